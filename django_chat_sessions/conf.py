@@ -1,0 +1,136 @@
+"""``settings.CHAT_SESSIONS`` as typed values, read live: one dict, every key and its default in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from .choices import Strategy, TimeoutMode
+from .rules.timeouts import Bounds, TimeoutOverrides
+
+SETTING = "CHAT_SESSIONS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The keys of ``CHAT_SESSIONS`` and their defaults.
+
+    Attributes:
+        DEFAULT_AGENT: the agent of a session that names none; empty is a session that only stores.
+        DEFAULT_STRATEGY: what several tabs share where the agent does not say: ``multiple``, ``single``,
+            ``per_tab`` or ``active_tab_wins``.
+        TIMEOUT_MODE: the global named set of timeouts: ``aggressive``, ``standard``, ``lenient`` or ``persistent``.
+        TIMEOUT_MINUTES: idle minutes until a session expires; None is the mode's.
+        MAX_DURATION_MINUTES: minutes from opening past which nothing renews a session; None is the mode's, or 720.
+        WARNING_THRESHOLD_MINUTES: minutes before expiry at which a session is near expiration; None is the mode's.
+        AUTO_RENEW: whether activity moves the deadline.
+        MIN_TIMEOUT_MINUTES: the shortest idle timeout that a session may ask for.
+        MAX_TIMEOUT_MINUTES: the longest idle timeout that a session may ask for.
+        MAX_DURATION_LIMIT_MINUTES: the longest maximum duration that a session may ask for.
+        RESUME_AFTER: idleness after which coming back is recorded; seconds or a timedelta.
+        TOUCH_INTERVAL: how often at the most page views move the activity clock; seconds or a timedelta.
+        MAX_MESSAGE_LENGTH: characters of a message's content.
+        MAX_PARTS_BYTES: bytes of a message's parts as JSON.
+        MAX_METADATA_BYTES: bytes of one metadata, environment or application event as JSON.
+        MAX_STATE_BYTES: bytes of a session's state as JSON.
+        MAX_MESSAGES: messages a session; None is without limit.
+        MAX_LIVE_SESSIONS: live sessions a user; None is without limit.
+        MAX_DEPTH: how many sessions deep a tree may be, its root included.
+        END_CHILDREN: whether ending a parent ends its live children.
+        WINDOW_MESSAGES: messages that an agent's window takes where nobody says.
+        SWEEP_BATCH: sessions that a sweep takes in one transaction.
+        COOKIE_NAME: the cookie in which a page names its session.
+        CREATE_SESSIONS: whether the middleware opens a session where a page asks for one and there is none.
+        CAPTURE: a callable, or its dotted path, that takes the request and returns what to add to a new session's
+            environment.
+    """
+
+    DEFAULT_AGENT: str = ""
+    DEFAULT_STRATEGY: str = Strategy.MULTIPLE
+    TIMEOUT_MODE: str = TimeoutMode.STANDARD
+    TIMEOUT_MINUTES: int | None = None
+    MAX_DURATION_MINUTES: int | None = None
+    WARNING_THRESHOLD_MINUTES: int | None = None
+    AUTO_RENEW: bool = True
+    MIN_TIMEOUT_MINUTES: int = 5
+    MAX_TIMEOUT_MINUTES: int = 1440
+    MAX_DURATION_LIMIT_MINUTES: int = 10_080
+    RESUME_AFTER: float | timedelta = timedelta(minutes=5)
+    TOUCH_INTERVAL: float | timedelta = timedelta(seconds=60)
+    MAX_MESSAGE_LENGTH: int = 32_768
+    MAX_PARTS_BYTES: int = 262_144
+    MAX_METADATA_BYTES: int = 16_384
+    MAX_STATE_BYTES: int = 262_144
+    MAX_MESSAGES: int | None = 10_000
+    MAX_LIVE_SESSIONS: int | None = None
+    MAX_DEPTH: int = 5
+    END_CHILDREN: bool = True
+    WINDOW_MESSAGES: int = 50
+    SWEEP_BATCH: int = 1000
+    COOKIE_NAME: str = "chat_session"
+    CREATE_SESSIONS: bool = False
+    CAPTURE: str | Callable[[Any], Mapping[str, Any]] | None = None
+
+    @property
+    def resume_after(self) -> timedelta:
+        """``RESUME_AFTER`` as a duration."""
+        return _duration(self.RESUME_AFTER)
+
+    @property
+    def touch_interval(self) -> timedelta:
+        """``TOUCH_INTERVAL`` as a duration."""
+        return _duration(self.TOUCH_INTERVAL)
+
+    @property
+    def timeouts(self) -> TimeoutOverrides:
+        """The global tier of the timeouts."""
+        return TimeoutOverrides(
+            mode=self.TIMEOUT_MODE,
+            timeout_minutes=self.TIMEOUT_MINUTES,
+            max_duration_minutes=self.MAX_DURATION_MINUTES,
+            warning_threshold_minutes=self.WARNING_THRESHOLD_MINUTES,
+            auto_renew=self.AUTO_RENEW,
+        )
+
+    @property
+    def bounds(self) -> Bounds:
+        """What a session may ask for."""
+        return Bounds(self.MIN_TIMEOUT_MINUTES, self.MAX_TIMEOUT_MINUTES, self.MAX_DURATION_LIMIT_MINUTES)
+
+    def capture(self, request: Any) -> dict[str, Any]:
+        """Return what the ``CAPTURE`` hook adds to the environment of a session that ``request`` opens."""
+        hook = import_string(self.CAPTURE) if isinstance(self.CAPTURE, str) else self.CAPTURE
+        return dict(hook(request)) if hook else {}
+
+
+KEYS = frozenset(f.name for f in fields(Settings))
+
+
+def _duration(value: float | timedelta) -> timedelta:
+    return value if isinstance(value, timedelta) else timedelta(seconds=value)
+
+
+def get() -> Settings:
+    """Return the settings in force; keys that do not exist are left to the system check."""
+    return _read()
+
+
+@lru_cache(maxsize=1)
+def _read() -> Settings:
+    given = getattr(django_settings, SETTING, None) or {}
+    return Settings(**{key: value for key, value in given.items() if key in KEYS})
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting == SETTING:
+        _read.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_chat_sessions.conf")

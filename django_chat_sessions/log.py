@@ -1,0 +1,290 @@
+"""The only code that writes events. A write is one transaction: a session's row and its events change together.
+
+There are two ways in. ``append`` adds messages and application events to a live session in one statement on
+PostgreSQL (two on SQLite) and answers None where something stands against it. ``write`` works on a row that the
+caller has locked, computes the row anew by folding the new events onto it, and so can record anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import DatabaseError, connections, transaction
+
+from . import agents, conf, dialects, statements
+from .choices import MESSAGE_TYPES, EventType
+from .exceptions import SessionNotFound
+from .models import ChatSession, SessionEvent
+from .rules import lifecycle
+from .rules.concurrency import ANY, Client
+
+#: A statement's events; more are inserted in several statements of one transaction.
+BATCH = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One event to be written.
+
+    Attributes:
+        type: an ``EventType`` or a name under ``app.``.
+        data: its JSON object.
+        role, content, external_id, token_count: of a message.
+        position: the place in the conversation, where that is not the event's own sequence.
+        created_at: an instant to keep, for copies; None is now.
+    """
+
+    type: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    role: str = ""
+    content: str = ""
+    external_id: str | None = None
+    token_count: int | None = None
+    position: int | None = None
+    created_at: datetime | None = None
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it is a message of its own place."""
+        return self.type == EventType.MESSAGE
+
+    def place(self, sequence: int) -> int | None:
+        """Return its place in the conversation, if it has one."""
+        return self.position or (sequence if self.type in MESSAGE_TYPES else None)
+
+
+@contextmanager
+def begin(using: str) -> Iterator[None]:
+    """Open a transaction whose first statement writes, or a savepoint in the caller's own.
+
+    On SQLite a transaction that reads first and writes later fails with "database is locked" where another wrote in
+    between (SQLITE_BUSY_SNAPSHOT). An UPDATE that matches no row takes the write lock and waits for it.
+    """
+    connection = connections[using]
+    outermost = not connection.in_atomic_block
+    with transaction.atomic(using=using):
+        if outermost and not dialects.is_postgresql(using):
+            with connection.cursor() as cursor:
+                cursor.execute("UPDATE chat_sessions_chatsession SET id = id WHERE 0")
+        yield
+
+
+def lock(session: ChatSession) -> ChatSession:
+    """Return the session's row as it is now, locked until the transaction ends.
+
+    Raises:
+        SessionNotFound: it is gone.
+    """
+    using = session._state.db or "default"
+    rows = ChatSession.objects.using(using).filter(pk=session.pk).order_by()
+    if dialects.is_postgresql(using):
+        rows = rows.select_for_update(of=("self",))
+    found = rows.first()
+    if found is None:
+        raise SessionNotFound
+    return found
+
+
+def append(
+    session: ChatSession,
+    entries: Sequence[Entry],
+    *,
+    client: Client = ANY,
+    expected_sequence: int | None = None,
+) -> bool:
+    """Append messages or application events to a live session, adjacent, and note the activity.
+
+    The session's counters and instants are refreshed in place.
+
+    Returns:
+        False where nothing was written: the session is over, has been idle long enough to come back, is full, is
+        held by another client or has moved on. The caller finds out which under a lock.
+
+    Raises:
+        django.db.IntegrityError: an ``external_id`` was used before; nothing was written.
+    """
+    using = session._state.db or "default"
+    settings = conf.get()
+    statement = statements.append(
+        using,
+        agents.of(session.agent).policy(),
+        tuple((entry.type in MESSAGE_TYPES, entry.created_at is not None) for entry in entries),
+        bound=client is not ANY,
+        expected=expected_sequence is not None,
+        limited=settings.MAX_MESSAGES is not None,
+    )
+    parameters = {
+        "id": session.pk,
+        "tokens": sum(entry.token_count or 0 for entry in entries),
+        "client": None if client is ANY else client,
+        "expected": expected_sequence,
+        "limit": settings.MAX_MESSAGES,
+        "resume_after": settings.resume_after,
+    }
+    row = statement.run(using, parameters, entries)
+    if row is None:
+        return False
+    for name, value in zip(statements.MOVED, row, strict=True):
+        setattr(session, name, value)
+    return True
+
+
+def write(session: ChatSession, entries: Sequence[Entry], *, now: datetime, **columns: Any) -> None:
+    """Record events of a session whose row the caller has locked, and what else changes in the row.
+
+    Args:
+        session: the locked row; refreshed in place.
+        entries: the events, in order; the row's folded columns follow from them.
+        now: the instant of the events that bring none.
+        columns: columns of the row that no event tells, such as ``expires_at``.
+
+    Raises:
+        IllegalTransition: an event moves the session where it can't go.
+        django.db.IntegrityError: an ``external_id`` was used before.
+    """
+    before = projection_of(session)
+    events = (lifecycle.Event(entry.type, entry.data, entry.token_count) for entry in entries)
+    after = lifecycle.fold(events, before)
+    changed = {**_columns(before, after), **columns}
+    for name, value in changed.items():
+        setattr(session, name, value)
+    using = session._state.db or "default"
+    ChatSession.objects.using(using).filter(pk=session.pk).update(**changed)
+    insert(using, ((session.pk, before.last_sequence + n, entry) for n, entry in enumerate(entries, 1)), now=now)
+
+
+def create(session: ChatSession, entries: Sequence[Entry], *, using: str) -> None:
+    """Insert a new session and its first events, the first of which is ``session.created``."""
+    events = (lifecycle.Event(entry.type, entry.data, entry.token_count) for entry in entries)
+    for name, value in _columns(lifecycle.Projection(), lifecycle.fold(events)).items():
+        setattr(session, name, value)
+    session.save(using=using, force_insert=True)
+    insert(using, ((session.pk, n, entry) for n, entry in enumerate(entries, 1)), now=session.created_at)
+
+
+def write_each(using: str, pairs: Sequence[tuple[ChatSession, Entry]], *, now: datetime, **columns: Any) -> None:
+    """Record one event in each of many sessions whose rows the caller has locked: one UPDATE and one INSERT.
+
+    Args:
+        using: the database.
+        pairs: each session, refreshed in place, and its event.
+        now: the instant of the events.
+        columns: columns of all the rows that no event tells.
+    """
+    names = {"last_sequence", *columns}
+    for session, entry in pairs:
+        before = projection_of(session)
+        after = lifecycle.apply(before, lifecycle.Event(entry.type, entry.data, entry.token_count))
+        changed = {**_columns(before, after), **columns}
+        names |= changed.keys()
+        for name, value in changed.items():
+            setattr(session, name, value)
+    if pairs:
+        ChatSession.objects.using(using).bulk_update([session for session, _ in pairs], sorted(names), batch_size=BATCH)
+        insert(using, ((session.pk, session.last_sequence, entry) for session, entry in pairs), now=now)
+
+
+def insert(using: str, rows: Iterable[tuple[int, int, Entry]], *, now: datetime) -> None:
+    """Insert events whose sessions' rows, locked by the caller, already count them."""
+    events = [
+        SessionEvent(
+            session_id=session_id,
+            sequence=sequence,
+            type=entry.type,
+            role=entry.role,
+            content=entry.content,
+            data=dict(entry.data),
+            external_id=entry.external_id,
+            position=entry.place(sequence),
+            token_count=entry.token_count,
+            created_at=entry.created_at or now,
+        )
+        for session_id, sequence, entry in rows
+    ]
+    SessionEvent._base_manager.using(using).bulk_create(events, batch_size=BATCH)
+
+
+def supersede(session: ChatSession, sequence: int, *, by: int) -> None:
+    """Set the one pointer of an event that may be set, once: what replaced it."""
+    using = session._state.db or "default"
+    events = SessionEvent._base_manager.using(using)
+    events.filter(session=session, sequence=sequence, superseded_by__isnull=True).update(superseded_by=by)
+
+
+def erase(session: ChatSession, position: int) -> None:
+    """Remove the content of every version of one message; the skeleton stays. The log's one private door."""
+    using = session._state.db or "default"
+    with _erasing(using):
+        versions = SessionEvent._base_manager.using(using).filter(session=session, position=position)
+        versions.filter(type__in=MESSAGE_TYPES).update(content="", data={"erased": True})
+
+
+@contextmanager
+def _erasing(using: str) -> Iterator[None]:
+    if not dialects.is_postgresql(using):
+        yield
+        return
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT set_config('chat_sessions.erasing', 'on', true)")
+        yield
+        cursor.execute("SELECT set_config('chat_sessions.erasing', '', true)")
+
+
+def projection_of(session: ChatSession) -> lifecycle.Projection:
+    """Return what the row says where the log has its own word."""
+    return lifecycle.Projection(
+        status=session.status,
+        owner=None if session.owner_id is None else str(session.owner_id),
+        timeout=session.overrides.as_dict(),
+        ended_at=session.ended_at and iso(session.ended_at),
+        **{name: getattr(session, name) for name in _PLAIN},
+    )
+
+
+_PLAIN = (
+    "client", "title", "tags", "metadata", "state", "last_sequence", "message_count", "token_count",
+    "renewal_count", "end_reason", "is_held",
+)  # fmt: skip
+
+_TIMEOUT = {
+    "mode": "timeout_mode",
+    "timeout_minutes": "timeout_minutes",
+    "max_duration_minutes": "max_duration_minutes",
+    "warning_threshold_minutes": "warning_threshold_minutes",
+    "auto_renew": "auto_renew",
+}
+
+
+def _columns(before: lifecycle.Projection, after: lifecycle.Projection) -> dict[str, Any]:
+    names = ("status", *_PLAIN)
+    changed = {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
+    if after.timeout != before.timeout:
+        changed |= {column: after.timeout.get(name) for name, column in _TIMEOUT.items()}
+    if after.ended_at != before.ended_at:
+        changed["ended_at"] = after.ended_at and datetime.fromisoformat(after.ended_at)
+    if after.owner != before.owner:
+        changed["owner_id"] = after.owner
+    return changed
+
+
+def iso(value: datetime) -> str:
+    """Return an instant as the log and the API write it: ISO 8601, UTC, microseconds, ``Z``."""
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def violated(error: DatabaseError, constraint: str) -> bool:
+    """Tell whether an integrity error comes from that unique constraint; SQLite names its columns instead."""
+    diagnosis = getattr(error.__cause__, "diag", None)
+    if diagnosis is not None:
+        return bool(diagnosis.constraint_name == constraint)
+    last_field = {
+        "chat_sessions_event_external_id": "chat_sessions_sessionevent.external_id",
+        "chat_sessions_external_id": "chat_sessions_chatsession.external_id",
+        "chat_sessions_slot": "chat_sessions_chatsession.slot",
+        "chat_sessions_one_run_alive": "chat_sessions_run.session_id",
+    }[constraint]
+    return str(error).endswith(last_field)

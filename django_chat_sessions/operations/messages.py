@@ -1,0 +1,353 @@
+"""What is done to the messages of a conversation, and which of them a model sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import IntegrityError
+
+from .. import conf, log, signals
+from ..agents import Message
+from ..choices import APP_PREFIX, EventType, Role
+from ..exceptions import ExternalIdConflict, InvalidRequest, MessageNotFound, PermissionRefused
+from ..models import ChatSession, SessionEvent
+from ..rules import merge as patches
+from ..rules import window as windows
+from ..rules.concurrency import ANY, Client
+from . import limits, writing
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """A stored message, and whether this call stored it (or a repeat found it)."""
+
+    message: Message
+    created: bool
+
+
+def entry(message: Message) -> log.Entry:
+    """Return the event that stores a message."""
+    data = {"parts": list(message.parts), "metadata": dict(message.metadata), "run": message.run}
+    return log.Entry(
+        type=EventType.MESSAGE,
+        data={name: value for name, value in data.items() if value},
+        role=str(message.role),
+        content=message.content,
+        external_id=message.external_id,
+        token_count=message.token_count,
+        created_at=message.created_at,
+    )
+
+
+def copy(event: SessionEvent) -> log.Entry:
+    """Return the event that stores a current message in another session: without run reference and external id."""
+    message = read(event)
+    data = {"parts": list(message.parts), "metadata": dict(message.metadata)}
+    return log.Entry(
+        type=EventType.MESSAGE,
+        data={name: value for name, value in data.items() if value},
+        role=message.role,
+        content=message.content,
+        token_count=message.token_count,
+        created_at=message.created_at,
+    )
+
+
+def read(event: SessionEvent) -> Message:
+    """Return the message that an event carries."""
+    data: dict[str, Any] = event.data
+    edited = event.type == EventType.MESSAGE_EDITED
+    created = data.get("created_at")
+    return Message(
+        role=event.role,
+        content=event.content,
+        parts=tuple(data.get("parts", ())),
+        metadata=data.get("metadata", {}),
+        external_id=event.external_id or data.get("external_id"),
+        token_count=event.token_count,
+        sequence=event.position,
+        run=data.get("run"),
+        created_at=datetime.fromisoformat(created) if created else event.created_at,
+        edited_at=event.created_at if edited else None,
+    )
+
+
+def append(
+    session: ChatSession, message: Message, *, client: Client = ANY, expected_sequence: int | None = None
+) -> Appended:
+    """Store a message in a live session. One whose ``external_id`` is there already, with the same payload, is found.
+
+    Args:
+        session: refreshed in place.
+        message: who says what.
+        client: the tab that writes.
+        expected_sequence: refuse unless this is the session's last sequence.
+
+    Returns:
+        The message as it now reads, with its sequence.
+
+    Raises:
+        MessageTooLong, MetadataTooLarge: too much of something.
+        ExternalIdConflict: its ``external_id`` was used with another payload.
+        SessionExpired, SessionEnded, ClientConflict, MessageLimitReached, SequenceConflict: as for every write.
+    """
+    limits.check_message(message)
+    stored = entry(message)
+    try:
+        sequence = add(session, [stored], client=client, expected_sequence=expected_sequence)
+    except IntegrityError as error:
+        if not log.violated(error, "chat_sessions_event_external_id"):
+            raise
+        found = repeated(session, message)
+        if found is None:
+            raise
+        return Appended(found, created=False)
+    if sequence is None:
+        found = repeated(session, message)
+        if found is None:
+            raise MessageNotFound
+        return Appended(found, created=False)
+    return Appended(_stored(message, sequence, session.last_activity_at), created=True)
+
+
+def _stored(message: Message, sequence: int, instant: datetime) -> Message:
+    return Message(
+        role=message.role,
+        content=message.content,
+        parts=message.parts,
+        metadata=message.metadata,
+        external_id=message.external_id,
+        token_count=message.token_count,
+        sequence=sequence,
+        run=message.run,
+        created_at=message.created_at or instant,
+    )
+
+
+def add(
+    session: ChatSession, entries: Sequence[log.Entry], *, client: Client, expected_sequence: int | None
+) -> int | None:
+    """Add messages or application events, adjacent; return the first one's sequence, or None for a repeat.
+
+    The usual case is one statement; what stands against that is found out, and a coming back recorded, under a lock.
+    """
+    if log.append(session, entries, client=client, expected_sequence=expected_sequence):
+        writing.announce(
+            signals.events_appended, session, entries=tuple(entries), last_sequence=session.last_sequence
+        )
+        return session.last_sequence - len(entries) + 1
+    return _add_under_lock(session, entries, client=client, expected_sequence=expected_sequence)
+
+
+def _add_under_lock(
+    session: ChatSession, entries: Sequence[log.Entry], *, client: Client, expected_sequence: int | None
+) -> int | None:
+    names = [entry.external_id for entry in entries if entry.external_id is not None]
+    if names and SessionEvent.objects.using(writing.alias(session)).filter(session=session, external_id__in=names).exists():
+        return None
+    with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
+        limits.check_count(draft.session.message_count, sum(entry.is_message for entry in entries))
+        draft.come_back()
+        first = draft.next_sequence
+        draft.entries += entries
+        draft.touch()
+    return first
+
+
+def repeated(session: ChatSession, message: Message) -> Message | None:
+    """Return the message that was stored under this one's ``external_id``; None where there is none.
+
+    Raises:
+        ExternalIdConflict: it had another payload, or was withdrawn and has none any more.
+    """
+    if message.external_id is None:
+        return None
+    events = SessionEvent.objects.using(writing.alias(session)).filter(session=session)
+    first = events.filter(external_id=message.external_id).first()
+    if first is None:
+        return None
+    now = first if first.superseded_by is None else events.current().filter(position=first.position).first()
+    if now is None or not _same(read(first), message):
+        raise ExternalIdConflict
+    return read(now)
+
+
+def _same(stored: Message, given: Message) -> bool:
+    texts = (stored.role, stored.content) == (str(given.role), given.content)
+    parts = patches.same(list(stored.parts), list(given.parts))
+    return texts and parts and patches.same(dict(stored.metadata), dict(given.metadata))
+
+
+def record(
+    session: ChatSession,
+    type: str,  # noqa: A002 - the field's word
+    data: Mapping[str, Any] | None = None,
+    *,
+    client: Client = ANY,
+    expected_sequence: int | None = None,
+) -> int:
+    """Record an application's own event, ``app.…``, in a live session; return its sequence.
+
+    Raises:
+        InvalidRequest: the type is not the application's to write.
+        MetadataTooLarge: the data is.
+        SessionExpired, SessionEnded, ClientConflict, SequenceConflict: as for every write.
+    """
+    if not type.startswith(APP_PREFIX) or len(type) == len(APP_PREFIX):
+        raise InvalidRequest({"type": [f"An application's events begin with {APP_PREFIX}"]})
+    limits.check_json("data", data or {})
+    event = log.Entry(type=type, data=data or {})
+    sequence = add(session, [event], client=client, expected_sequence=expected_sequence)
+    if sequence is None:
+        raise ExternalIdConflict
+    return sequence
+
+
+def find(session: ChatSession, sequence: int) -> Message:
+    """Return one message as it reads now.
+
+    Raises:
+        MessageNotFound: there never was one, or it was withdrawn.
+    """
+    return read(_current(session, sequence))
+
+
+def _current(session: ChatSession, sequence: int) -> SessionEvent:
+    events = SessionEvent.objects.using(writing.alias(session)).filter(session=session)
+    event = events.current().filter(position=sequence).first() if sequence < 2**63 else None
+    if event is None:
+        raise MessageNotFound
+    return event
+
+
+def edit(
+    session: ChatSession,
+    sequence: int,
+    content: str,
+    *,
+    own_only: bool = False,
+    client: Client = ANY,
+    expected_sequence: int | None = None,
+) -> Message:
+    """Replace a message's text: a later event at its place, which keeps its sequence for readers.
+
+    Args:
+        session: a live session.
+        sequence: which message.
+        content: the new text.
+        own_only: refuse to edit what the user did not say.
+        client, expected_sequence: as for every write.
+
+    Raises:
+        MessageNotFound: there never was one, or it was withdrawn.
+        PermissionRefused: it is somebody else's.
+        MessageTooLong, SessionExpired, SessionEnded, ClientConflict, SequenceConflict: as for every write.
+    """
+    limits.check_message(Message(Role.USER, content))
+    _current(session, sequence)
+    with _revising(session, client, expected_sequence) as draft:
+        event = _mine(draft.session, sequence, own_only=own_only)
+        if event.content != content:
+            draft.come_back()
+            draft.touch()
+            by = draft.record(EventType.MESSAGE_EDITED, _kept(event, content), role=event.role, content=content, position=sequence)
+            log.supersede(draft.session, event.sequence, by=by)
+    return find(session, sequence)
+
+
+def _revising(session: ChatSession, client: Client, expected_sequence: int | None) -> Any:
+    return writing.writing(session, client=client, expected_sequence=expected_sequence)
+
+
+def _mine(session: ChatSession, sequence: int, *, own_only: bool) -> SessionEvent:
+    event = _current(session, sequence)
+    if own_only and event.role != Role.USER:
+        raise PermissionRefused
+    return event
+
+
+def _kept(event: SessionEvent, content: str) -> dict[str, Any]:
+    """Return what an edited message keeps of its earlier version; a text part becomes the new text."""
+    message = read(event)
+    others = [part for part in message.parts if part.get("type") != "text"]
+    had_text = len(others) < len(message.parts)
+    parts = [{"type": "text", "text": content}, *others] if had_text else others
+    kept = {"parts": parts, "metadata": dict(message.metadata), "run": message.run, "external_id": message.external_id}
+    instant = message.created_at and log.iso(message.created_at)
+    return {name: value for name, value in kept.items() if value} | {"created_at": instant}
+
+
+def withdraw(
+    session: ChatSession,
+    sequence: int,
+    *,
+    own_only: bool = False,
+    client: Client = ANY,
+    expected_sequence: int | None = None,
+) -> None:
+    """Take a message back: its content is erased in every version, and an event says that there was one.
+
+    Raises:
+        MessageNotFound: there never was one, or it was withdrawn.
+        PermissionRefused: it is somebody else's.
+        SessionExpired, SessionEnded, ClientConflict, SequenceConflict: as for every write.
+    """
+    _current(session, sequence)
+    with _revising(session, client, expected_sequence) as draft:
+        event = _mine(draft.session, sequence, own_only=own_only)
+        draft.come_back()
+        draft.touch()
+        by = draft.record(EventType.MESSAGE_DELETED, {"sequence": sequence}, role=event.role, position=sequence)
+        log.supersede(draft.session, event.sequence, by=by)
+        log.erase(draft.session, sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a model sees.
+
+    Attributes:
+        messages: oldest first.
+        state: the session's state, over its parents'.
+        truncated: whether the conversation has more.
+    """
+
+    messages: tuple[Message, ...]
+    state: dict[str, Any]
+    truncated: bool
+
+
+def window(session: ChatSession, *, max_messages: int | None = None, max_tokens: int | None = None) -> Window:
+    """Return the latest messages that fit the budgets, system messages kept, and the state.
+
+    Args:
+        session: live or over.
+        max_messages: the setting ``WINDOW_MESSAGES`` by default.
+        max_tokens: without limit by default; estimated where a message has no count of its own.
+    """
+    using = writing.alias(session)
+    most = conf.get().WINDOW_MESSAGES if max_messages is None else max_messages
+    events = SessionEvent.objects.using(using).filter(session=session).current()
+    latest = list(events.exclude(role=Role.SYSTEM).order_by("-position")[:most])
+    system = list(events.filter(role=Role.SYSTEM).order_by("position"))
+    merged = sorted((*system, *latest), key=lambda event: event.position or 0)
+    messages = [read(event) for event in merged]
+    chosen = windows.fit(messages, max_messages=most, max_tokens=max_tokens)
+    return Window(tuple(chosen), inherited_state(session), truncated=len(chosen) < session.message_count)
+
+
+def inherited_state(session: ChatSession) -> dict[str, Any]:
+    """Return a session's state laid over its parent's, and that over its own parent's, as they are now."""
+    sessions = ChatSession.objects.using(writing.alias(session))
+    states, parent = [session.state], session.parent_id
+    while parent is not None:
+        state, parent = sessions.filter(pk=parent).values_list("state", "parent_id").get()
+        states.append(state)
+    result: dict[str, Any] = {}
+    for state in reversed(states):
+        result = patches.overlay(result, state)
+    return result
+

@@ -1,0 +1,247 @@
+"""What is done to a session as a whole: keep it, change it, end it, remove it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import agents, conf, dialects, log, signals, statements
+from ..choices import ALIVE, LIVE, EndReason, EventType, RunStatus
+from ..exceptions import LegalHold, RenewalLimitReached, SequenceConflict
+from ..models import ChatSession, Run
+from ..rules import concurrency, lifecycle, timeouts
+from ..rules import merge as patches
+from ..rules.concurrency import ANY, Client
+from . import limits, opening, writing
+from .expiry import record_expiry
+from .figures import final
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A session that somebody came back to, and for how long it had been idle."""
+
+    session: ChatSession
+    idle_seconds: float
+
+
+def resume(session: ChatSession, *, client: Client = ANY, expected_sequence: int | None = None) -> Resumed:
+    """Come back to a live session: records it where it was idle for long enough, and takes control by the strategy.
+
+    Raises:
+        SessionExpired, SessionEnded: it is over.
+        ClientConflict: it belongs to another tab (``per_tab``).
+    """
+    with writing.writing(session, expected_sequence=expected_sequence) as draft:
+        row = draft.session
+        if client is not ANY:
+            concurrency.check_named(row.strategy, client)
+        if not concurrency.takes_control(row.strategy, row.client, client):
+            concurrency.check_control(row.strategy, row.client, client)
+        idle = draft.come_back()
+        opening.take_control(draft, client)
+        draft.touch()
+    return Resumed(session, idle)
+
+
+def heartbeat(session: ChatSession, *, client: Client = ANY) -> ChatSession:
+    """Keep a live session alive without an event; the deadline moves only where activity renews it.
+
+    Raises:
+        SessionExpired, SessionEnded: it is over.
+        ClientConflict: another client holds it.
+    """
+    with writing.writing(session, client=client) as draft:
+        draft.touch()
+    return session
+
+
+def touch(session_id: int, agent: str, *, using: str) -> bool:
+    """Note a page view, at most once in ``TOUCH_INTERVAL``; tell whether anything was written.
+
+    The clock of activity stays where somebody has been idle for long enough to come back, so that the coming back is
+    still recorded; only the deadline moves then.
+    """
+    statement = statements.touch(using, agents.of(agent).policy())
+    return statement.run(using, session_id)
+
+
+def renew(session: ChatSession, *, client: Client = ANY, expected_sequence: int | None = None) -> ChatSession:
+    """Move the deadline on request, also where activity does not.
+
+    Raises:
+        RenewalLimitReached: the deadline already stands at the maximum duration.
+        SessionExpired, SessionEnded: it is over.
+        ClientConflict: another client holds it.
+    """
+    with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
+        row, policy = draft.session, draft.session.policy
+        limit = timeouts.limit(policy, row.created_at)
+        if row.expires_at >= limit:
+            raise RenewalLimitReached(max_duration_minutes=policy.max_duration_minutes)
+        draft.come_back()
+        draft.touch()
+        deadline = max(row.expires_at, timeouts.deadline(policy, row.created_at, draft.now))
+        draft.columns["renewed_at"] = draft.now
+        draft.extend(deadline)
+        draft.record(EventType.SESSION_RENEWED, {"expires_at": log.iso(deadline)})
+    return session
+
+
+def change_timeout(
+    session: ChatSession, changes: Mapping[str, Any], *, client: Client = ANY, expected_sequence: int | None = None
+) -> ChatSession:
+    """Change the session's own timeouts and compute its deadline anew from its last renewal.
+
+    Args:
+        session: a live session.
+        changes: fields of ``TimeoutOverrides``; one that is missing keeps its value, None returns it to the inherited.
+        client, expected_sequence: as for every write.
+
+    Raises:
+        InvalidTimeout: the result is out of bounds; nothing changed.
+        SessionExpired, SessionEnded: it is over.
+        ClientConflict: another client holds it.
+    """
+    with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
+        row = draft.session
+        own = timeouts.change(row.overrides, changes)
+        policy = agents.of(row.agent).policy(own)
+        timeouts.check(policy, conf.get().bounds)
+        deadline = timeouts.deadline(policy, row.created_at, row.renewed_at)
+        running = Run.objects.using(writing.alias(row)).filter(session=row, status__in=ALIVE).first()
+        draft.extend(max(deadline, running.expires_at) if running else deadline)
+        draft.columns["warned_at"] = None
+        data = {"timeout": own.as_dict(), "expires_at": log.iso(draft.columns["expires_at"])}
+        draft.record(EventType.SESSION_TIMEOUT_CHANGED, data)
+    return session
+
+
+def change(
+    session: ChatSession,
+    *,
+    title: str | None = None,
+    tags: list[str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    expected_sequence: int | None = None,
+) -> ChatSession:
+    """Rename, tag or describe a session, live or over; each given field is replaced.
+
+    Raises:
+        MetadataTooLarge: with the limit.
+        SequenceConflict: it has moved on.
+    """
+    if metadata is not None:
+        limits.check_json("metadata", metadata)
+    asked = {"title": title, "tags": tags, "metadata": metadata and dict(metadata) if metadata else metadata}
+    with writing.writing(session, live=False, expected_sequence=expected_sequence) as draft:
+        given = {name: value for name, value in asked.items() if value is not None}
+        changed = {name: value for name, value in given.items() if not patches.same(getattr(draft.session, name), value)}
+        if changed:
+            draft.record(EventType.SESSION_CHANGED, changed)
+    return session
+
+
+def change_state(
+    session: ChatSession, patch: Mapping[str, Any], *, client: Client = ANY, expected_sequence: int | None = None
+) -> ChatSession:
+    """Apply a JSON merge patch (RFC 7396) to the session's state; what changes nothing is no event.
+
+    Raises:
+        MetadataTooLarge: the state would be larger than ``MAX_STATE_BYTES``.
+        SessionExpired, SessionEnded: it is over.
+        ClientConflict: another client holds it.
+    """
+    with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
+        draft.come_back()
+        draft.touch()
+        record_state(draft, patch)
+    return session
+
+
+def record_state(draft: writing.Draft, patch: Mapping[str, Any]) -> None:
+    """Record a state change where the patch makes one."""
+    after = patches.merge(draft.session.state, dict(patch))
+    if not patches.same(after, draft.session.state):
+        limits.check_json("state", after, conf.get().MAX_STATE_BYTES)
+        draft.record(EventType.STATE_CHANGED, {"patch": dict(patch)})
+
+
+def end(
+    session: ChatSession, *, reason: str = "", client: Client = ANY, expected_sequence: int | None = None
+) -> ChatSession:
+    """End a live session on purpose: one event keeps the reason, the final state and the figures.
+
+    A running answer is cancelled. Live children end too, unless the setting ``END_CHILDREN`` leaves them.
+
+    Raises:
+        SessionExpired, SessionEnded: it is over already.
+        ClientConflict: another client holds it.
+    """
+    with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
+        _close(draft, EventType.SESSION_ENDED, reason)
+        draft.announce(signals.session_ended, reason=reason)
+        if conf.get().END_CHILDREN:
+            _end_children(draft)
+    return session
+
+
+def fail(session: ChatSession, *, reason: str = "") -> ChatSession:
+    """Declare a live session broken; what is left of it stays readable.
+
+    Raises:
+        SessionExpired, SessionEnded: it is over already.
+    """
+    with writing.writing(session) as draft:
+        _close(draft, EventType.SESSION_FAILED, reason)
+        draft.announce(signals.session_failed, reason=reason)
+        if conf.get().END_CHILDREN:
+            _end_children(draft)
+    return session
+
+
+def _close(draft: writing.Draft, type_: EventType, reason: str) -> None:
+    row = draft.session
+    runs = Run.objects.using(writing.alias(row)).filter(session=row, status__in=ALIVE)
+    for run in runs:
+        draft.record(EventType.RUN_CANCELLED, {"run": str(run.uuid)})
+    runs.update(status=RunStatus.CANCELLED, finished_at=draft.now)
+    figures = final(row, draft.now)
+    data = {"reason": reason, "ended_at": log.iso(draft.now), "state": row.state, "figures": figures}
+    draft.record(type_, data)
+
+
+def _end_children(draft: writing.Draft) -> None:
+    children = ChatSession.objects.using(writing.alias(draft.session)).filter(
+        parent=draft.session, status__in=LIVE
+    )
+    for child in children.order_by("pk"):
+        row = log.lock(child)
+        if row.status not in LIVE:
+            continue
+        if lifecycle.status_at(row.status, row.expires_at, draft.now) in LIVE:
+            end(row, reason=EndReason.PARENT_ENDED)
+        else:
+            record_expiry(row, draft.now)
+
+
+def delete(session: ChatSession, *, expected_sequence: int | None = None) -> int:
+    """Remove a session with all its descendants; return how many sessions went.
+
+    Raises:
+        LegalHold: one of them is held; nothing went.
+        SequenceConflict: it has moved on.
+    """
+    using = writing.alias(session)
+    with log.begin(using):
+        row = log.lock(session)
+        if expected_sequence is not None and expected_sequence != row.last_sequence:
+            raise SequenceConflict(last_sequence=row.last_sequence)
+        tree = ChatSession.objects.using(using).tree(row)
+        locked = tree.select_for_update(of=("self",)) if dialects.is_postgresql(using) else tree
+        rows = list(locked.order_by("pk").values_list("pk", "is_held"))
+        if any(is_held for _, is_held in rows):
+            raise LegalHold
+        ChatSession.objects.using(using).filter(pk__in=[pk for pk, _ in rows]).delete()
+    return len(rows)

@@ -1,0 +1,83 @@
+"""The proof that a row is what its log says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .. import dialects, log
+from ..choices import LIVE, MESSAGE_TYPES, EventType
+from ..exceptions import IllegalTransition
+from ..models import ChatSession, SessionEvent
+from ..rules import lifecycle
+from ..rules import merge as patches
+from . import writing
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that a row says and its log does not.
+
+    Attributes:
+        session: the public id.
+        field: what differs.
+        row: what the row says.
+        log: what the log says.
+    """
+
+    session: str
+    field: str
+    row: Any
+    log: Any
+
+
+def verify(session: ChatSession) -> list[Difference]:
+    """Fold a session's log and return where the row differs from it; empty is proof.
+
+    The row and its log are read under a lock, so that a writer meanwhile makes no difference.
+    """
+    using = writing.alias(session)
+    with log.begin(using):
+        row = log.lock(session)
+        events = list(SessionEvent.objects.using(using).filter(session=row).order_by("sequence"))
+        now = dialects.now(using)
+    return [Difference(str(row.uuid), *found) for found in (*_gaps(events), *_folded(row, events), *_odd(row, now))]
+
+
+def _gaps(events: list[SessionEvent]) -> Iterator[tuple[str, Any, Any]]:
+    for number, event in enumerate(events, 1):
+        if event.sequence != number:
+            yield "sequence", event.sequence, number
+            return
+    current = {event.position: event for event in events if event.type in MESSAGE_TYPES and not event.superseded_by}
+    for event in events:
+        if event.superseded_by and not event.sequence < event.superseded_by <= len(events):
+            yield "superseded_by", event.superseded_by, event.sequence
+        if event.type == EventType.MESSAGE_DELETED and event.position in current:
+            yield "withdrawn", event.position, event.sequence
+
+
+def _folded(row: ChatSession, events: list[SessionEvent]) -> Iterator[tuple[str, Any, Any]]:
+    try:
+        said = lifecycle.fold(lifecycle.Event(event.type, event.data, event.token_count) for event in events)
+    except (IllegalTransition, KeyError) as error:
+        yield "log", None, str(error)
+        return
+    written = log.projection_of(row)
+    for field in fields(said):
+        left, right = getattr(written, field.name), getattr(said, field.name)
+        if not patches.same(left, right):
+            yield field.name, left, right
+
+
+def _odd(row: ChatSession, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Check for plausibility what no event tells."""
+    if not row.created_at <= row.last_activity_at:
+        yield "last_activity_at", row.last_activity_at, row.created_at
+    if not row.created_at <= row.renewed_at <= max(row.last_activity_at, now):
+        yield "renewed_at", row.renewed_at, row.created_at
+    if row.expires_at <= row.created_at:
+        yield "expires_at", row.expires_at, row.created_at
+    if (row.status in LIVE) != (row.ended_at is None):
+        yield "ended_at", row.ended_at, row.status

@@ -1,0 +1,108 @@
+"""Questions to the records."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Exists, OuterRef, Q
+
+from . import dialects
+from .choices import LIVE, MESSAGE_TYPES, Status
+from .exceptions import LogIsAppendOnly, SessionNotFound
+from .fields import hide
+
+if TYPE_CHECKING:
+    from .models import ChatSession, SessionEvent  # noqa: F401
+
+
+class ChatSessionQuerySet(models.QuerySet["ChatSession"]):
+    """Questions to the sessions."""
+
+    def visible_to(self, user: Any) -> ChatSessionQuerySet:
+        """Return the sessions that a caller may know of: their own. The only way in for a request."""
+        if user is None or not getattr(user, "is_authenticated", False):
+            return self.none()
+        return self.filter(owner_id=user.pk)
+
+    def named(self, public_id: object) -> ChatSession:
+        """Return the session of that public id, among these.
+
+        Raises:
+            SessionNotFound: there is none here; malformed ids are ids that were never given out.
+        """
+        try:
+            uuid = self.model._meta.get_field("uuid").to_python(public_id)
+            return self.get(uuid=uuid)
+        except (self.model.DoesNotExist, ValueError, TypeError, ValidationError) as error:
+            raise SessionNotFound from error
+
+    def live(self, now: datetime) -> ChatSessionQuerySet:
+        """Return those that take messages at ``now``."""
+        return self.filter(status__in=LIVE, expires_at__gt=now)
+
+    def due_for_expiry(self, now: datetime) -> ChatSessionQuerySet:
+        """Return those whose deadline has passed and whose expiry nobody has recorded."""
+        return self.filter(status__in=LIVE, expires_at__lte=now)
+
+    def in_status(self, status: str, now: datetime) -> ChatSessionQuerySet:
+        """Return those that read as ``status`` at ``now``, swept or not."""
+        if status == Status.EXPIRED:
+            return self.filter(Q(status=status) | Q(status__in=LIVE, expires_at__lte=now))
+        if status in LIVE:
+            return self.filter(status=status, expires_at__gt=now)
+        return self.filter(status=status)
+
+    def tagged(self, tag: str) -> ChatSessionQuerySet:
+        """Return those that carry a tag."""
+        if dialects.is_postgresql(self.db):
+            return self.filter(tags__contains=[tag])
+        where = "EXISTS (SELECT 1 FROM json_each(chat_sessions_chatsession.tags) WHERE value = %s)"
+        return self.extra(where=[where], params=[hide(tag)])
+
+    def mentioning(self, text: str) -> ChatSessionQuerySet:
+        """Return those whose title or whose conversation has the text in it, taken literally, in any case."""
+        from .models import SessionEvent
+
+        said = SessionEvent.objects.filter(session=OuterRef("pk"), content__icontains=text).current()
+        return self.filter(Q(title__icontains=text) | Exists(said))
+
+    def tree(self, session: ChatSession) -> ChatSessionQuerySet:
+        """Return a session and all its descendants."""
+        ids = [session.pk]
+        level = [session.pk]
+        while level:
+            level = list(self.filter(parent_id__in=level).values_list("pk", flat=True))
+            ids += level
+        return self.filter(pk__in=ids)
+
+
+def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
+    raise LogIsAppendOnly("Events are written by django_chat_sessions.log alone, and never changed or deleted.")
+
+
+# Managers leave these out of what they take over from a queryset (django.db.models.manager).
+_refuse.queryset_only = False  # type: ignore[attr-defined]
+
+
+class SessionEventQuerySet(models.QuerySet["SessionEvent"]):
+    """Questions to the logs; every route that writes is closed."""
+
+    create = bulk_create = bulk_update = update = update_or_create = get_or_create = delete = _refuse
+    acreate = abulk_create = abulk_update = aupdate = aupdate_or_create = aget_or_create = adelete = _refuse
+    _raw_delete = _update = _insert = _refuse
+
+    def after(self, sequence: int) -> SessionEventQuerySet:
+        """Return what was logged after a sequence, in order."""
+        return self.filter(sequence__gt=sequence).order_by("sequence")
+
+    def current(self) -> SessionEventQuerySet:
+        """Return the messages as they read now: without what was replaced or withdrawn."""
+        return self.filter(type__in=MESSAGE_TYPES, superseded_by__isnull=True)
+
+    def conversation(self) -> SessionEventQuerySet:
+        """Return the current messages in the order of the conversation."""
+        return self.current().order_by("position")
+

@@ -1,0 +1,1 @@
+"""Decisions: pure Python, no Django, ``now`` is always an argument."""

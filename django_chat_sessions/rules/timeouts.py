@@ -1,0 +1,138 @@
+"""Timeouts in three tiers, and the deadline that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+from ..choices import TimeoutMode
+from ..exceptions import InvalidTimeout
+
+#: Built in, under the global settings: a day's half.
+DEFAULT_MAX_DURATION_MINUTES = 720
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What a named mode stands for; minutes, None is inherited."""
+
+    timeout_minutes: int
+    warning_threshold_minutes: int
+    max_duration_minutes: int | None = None
+
+
+MODES: Mapping[str, Mode] = MappingProxyType(
+    {
+        TimeoutMode.AGGRESSIVE: Mode(5, 1),
+        TimeoutMode.STANDARD: Mode(30, 5),
+        TimeoutMode.LENIENT: Mode(240, 15),
+        TimeoutMode.PERSISTENT: Mode(1440, 60, 10_080),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutOverrides:
+    """What one tier says itself; None is inherited. Minutes beat the mode."""
+
+    mode: str | None = None
+    timeout_minutes: int | None = None
+    max_duration_minutes: int | None = None
+    warning_threshold_minutes: int | None = None
+    auto_renew: bool | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return only what is set."""
+        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: value for name, value in pairs if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutPolicy:
+    """What is in force. Minutes."""
+
+    mode: str
+    timeout_minutes: int
+    max_duration_minutes: int
+    warning_threshold_minutes: int
+    auto_renew: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What minutes a session may ask for."""
+
+    min_timeout_minutes: int = 5
+    max_timeout_minutes: int = 1440
+    max_duration_minutes: int = 10_080
+
+
+BUILT_IN = TimeoutOverrides(
+    mode=TimeoutMode.STANDARD, max_duration_minutes=DEFAULT_MAX_DURATION_MINUTES, auto_renew=True
+)
+
+
+def merge(*tiers: TimeoutOverrides) -> TimeoutPolicy:
+    """Return what is in force, from the outermost tier (global) to the innermost (session).
+
+    Within a tier its mode expands first and its minutes override that; then the tiers overlay field by field.
+    Of an inherited field that contradicts a nearer one, the maximum is raised to the idle timeout and the warning
+    is halved below it.
+    """
+    result: dict[str, Any] = {}
+    for tier in (BUILT_IN, *tiers):
+        result.update(_expand(tier))
+        result.update(tier.as_dict())
+    own = tiers[-1] if tiers else TimeoutOverrides()
+    idle = result["timeout_minutes"]
+    if own.max_duration_minutes is None and "max_duration_minutes" not in _expand(own):
+        result["max_duration_minutes"] = max(result["max_duration_minutes"], idle)
+    if own.warning_threshold_minutes is None and result["warning_threshold_minutes"] >= idle:
+        result["warning_threshold_minutes"] = idle // 2
+    return TimeoutPolicy(**result)
+
+
+def _expand(tier: TimeoutOverrides) -> dict[str, int]:
+    if tier.mode is None:
+        return {}
+    mode = MODES[tier.mode]
+    expanded = {name: getattr(mode, name) for name in ("timeout_minutes", "warning_threshold_minutes")}
+    if mode.max_duration_minutes is not None:
+        expanded["max_duration_minutes"] = mode.max_duration_minutes
+    return expanded
+
+
+def check(policy: TimeoutPolicy, bounds: Bounds) -> None:
+    """Refuse a policy out of bounds.
+
+    Raises:
+        InvalidTimeout: with the field and its bounds in minutes.
+    """
+    idle = policy.timeout_minutes
+    _within("timeout_minutes", idle, bounds.min_timeout_minutes, bounds.max_timeout_minutes)
+    _within("max_duration_minutes", policy.max_duration_minutes, idle, bounds.max_duration_minutes)
+    _within("warning_threshold_minutes", policy.warning_threshold_minutes, 0, idle - 1)
+
+
+def _within(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        message = f"{name} must be from {least} to {most} minutes, not {value}."
+        raise InvalidTimeout(message, field=name, min_minutes=least, max_minutes=most)
+
+
+def change(own: TimeoutOverrides, changes: Mapping[str, Any]) -> TimeoutOverrides:
+    """Return a tier after a partial change: a name not given keeps its value, None returns it to the inherited one."""
+    return replace(own, **changes)
+
+
+def limit(policy: TimeoutPolicy, created_at: datetime) -> datetime:
+    """Return the instant past which no renewal moves the deadline."""
+    return created_at + timedelta(minutes=policy.max_duration_minutes)
+
+
+def deadline(policy: TimeoutPolicy, created_at: datetime, renewed_at: datetime) -> datetime:
+    """Return the instant at which a session expires that was last renewed at ``renewed_at``."""
+    return min(renewed_at + timedelta(minutes=policy.timeout_minutes), limit(policy, created_at))
