@@ -12,7 +12,7 @@ from typing import Any
 class ChatSessionError(Exception):
     """The chat session operation failed."""
 
-    def __init__(self, message: str = "", **data: Any) -> None:
+    def __init__(self, message: str = "", /, **data: Any) -> None:
         """Take the message, by default the docstring's first line, and the data as attributes."""
         super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
         self.data: dict[str, Any] = data

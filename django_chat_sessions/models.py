@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.validators import MaxLengthValidator
 from django.db import models
 from django.db.models import F, Q
+from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from . import agents
@@ -48,7 +49,9 @@ class ChatSession(models.Model):
         verbose_name=_("owner"),
     )
     agent = models.CharField(_("agent"), max_length=NAME_LENGTH, blank=True, default="")
-    application = models.CharField(_("application"), max_length=NAME_LENGTH, blank=True, default="")
+    application = AnyTextField(
+        _("application"), blank=True, default="", validators=[MaxLengthValidator(NAME_LENGTH)]
+    )
     tenant = models.CharField(_("tenant"), max_length=NAME_LENGTH, blank=True, default="", editable=False)
     parent = models.ForeignKey(
         "self",
@@ -123,7 +126,7 @@ class ChatSession(models.Model):
             ("write_any_role", _("Can write messages in any role")),
         ]
         indexes = [
-            models.Index(F("owner"), F("last_activity_at").desc(), F("id").desc(), name="chat_sessions_latest"),
+            models.Index(F("owner"), F("last_activity_at").desc(), F("uuid").desc(), name="chat_sessions_latest"),
             models.Index(fields=["expires_at"], condition=Q(status__in=LIVE), name="chat_sessions_deadline"),
             models.Index(
                 fields=["status", "ended_at"], condition=~Q(status__in=LIVE), name="chat_sessions_retention"
@@ -154,6 +157,21 @@ class ChatSession(models.Model):
     def __str__(self) -> str:
         """Name the session without its content."""
         return f"{self.agent or 'session'} {self.uuid}"
+
+    @cached_property
+    def parent_uuid(self) -> uuid.UUID | None:
+        """The parent's public id."""
+        return self.parent and self.parent.uuid
+
+    @cached_property
+    def root_uuid(self) -> uuid.UUID:
+        """The public id of the session at the top; a top's is its own."""
+        return self.root.uuid if self.root else self.uuid
+
+    @cached_property
+    def source_uuid(self) -> uuid.UUID | None:
+        """The public id of the session that it was forked from, while that is there."""
+        return self.forked_from and self.forked_from.uuid
 
     @property
     def overrides(self) -> timeouts.TimeoutOverrides:

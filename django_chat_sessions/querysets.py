@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Q
 
-from . import dialects
 from .choices import LIVE, MESSAGE_TYPES, Status
 from .exceptions import LogIsAppendOnly, SessionNotFound
-from .fields import hide
 
 if TYPE_CHECKING:
     from .models import ChatSession, SessionEvent  # noqa: F401
@@ -54,20 +52,6 @@ class ChatSessionQuerySet(models.QuerySet["ChatSession"]):
         if status in LIVE:
             return self.filter(status=status, expires_at__gt=now)
         return self.filter(status=status)
-
-    def tagged(self, tag: str) -> ChatSessionQuerySet:
-        """Return those that carry a tag."""
-        if dialects.is_postgresql(self.db):
-            return self.filter(tags__contains=[tag])
-        where = "EXISTS (SELECT 1 FROM json_each(chat_sessions_chatsession.tags) WHERE value = %s)"
-        return self.extra(where=[where], params=[hide(tag)])
-
-    def mentioning(self, text: str) -> ChatSessionQuerySet:
-        """Return those whose title or whose conversation has the text in it, taken literally, in any case."""
-        from .models import SessionEvent
-
-        said = SessionEvent.objects.filter(session=OuterRef("pk"), content__icontains=text).current()
-        return self.filter(Q(title__icontains=text) | Exists(said))
 
     def tree(self, session: ChatSession) -> ChatSessionQuerySet:
         """Return a session and all its descendants."""

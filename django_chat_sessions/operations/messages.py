@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,9 @@ from ..rules import merge as patches
 from ..rules import window as windows
 from ..rules.concurrency import ANY, Client
 from . import limits, writing
+
+
+_APP_TYPE = re.compile(re.escape(APP_PREFIX) + r"[A-Za-z0-9_.:/-]{1,60}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +200,9 @@ def record(
         MetadataTooLarge: the data is.
         SessionExpired, SessionEnded, ClientConflict, SequenceConflict: as for every write.
     """
-    if not type.startswith(APP_PREFIX) or len(type) == len(APP_PREFIX):
-        raise InvalidRequest({"type": [f"An application's events begin with {APP_PREFIX}"]})
+    if not _APP_TYPE.fullmatch(type):
+        hint = f"An application's event is {APP_PREFIX} and up to 60 letters, digits and any of _ . : / -"
+        raise InvalidRequest({"type": [hint]})
     limits.check_json("data", data or {})
     event = log.Entry(type=type, data=data or {})
     sequence = add(session, [event], client=client, expected_sequence=expected_sequence)
@@ -213,6 +218,12 @@ def find(session: ChatSession, sequence: int) -> Message:
         MessageNotFound: there never was one, or it was withdrawn.
     """
     return read(_current(session, sequence))
+
+
+def everything(session: ChatSession) -> Iterator[Message]:
+    """Yield the whole conversation as it reads now, oldest first, without holding it in memory."""
+    events = SessionEvent.objects.using(writing.alias(session)).filter(session=session)
+    yield from map(read, events.conversation().iterator(chunk_size=500))
 
 
 def _current(session: ChatSession, sequence: int) -> SessionEvent:

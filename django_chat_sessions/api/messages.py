@@ -1,0 +1,155 @@
+"""The routes of messages and events."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.db import connections
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from .. import agents, transcripts
+from ..agents import Message
+from ..choices import LIVE, Delivery
+from ..exceptions import InvalidRequest, MessageNotFound, PermissionRefused
+from ..models import EXTERNAL_ID_LENGTH, ChatSession
+from ..operations import messages, runs, writing
+from . import serializers
+from .base import ChatViewSet, passed
+from .permissions import WRITE_ANY_ROLE, may_write
+from .representation import message_object, run_object
+
+#: Seconds between two looks while a client waits for an event.
+POLL_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.0)
+
+
+class MessageViewSet(ChatViewSet):
+    """The conversation of a session."""
+
+    def list(self, request: Request, session: str) -> Response:
+        """Return a page of the conversation, oldest first; without a cursor the latest."""
+        found = self.see(session)
+        page = transcripts.messages(found, **self.query(serializers.PageQuery))
+        return passed(page.body("messages"), found)
+
+    def create(self, request: Request, session: str) -> Response:
+        """Post a message, and get the agent's answer by its ``delivery``."""
+        found = self.see(session)
+        data = self.body(serializers.MessageBody)
+        message = serializers.message(data, external_id=self._idempotency_key())
+        if not may_write(request.user, message.role):
+            self._refuse(found, message)
+        agent = agents.of(found.agent)
+        delivery = data.get("delivery") or (Delivery.WAIT if agent.can_respond else Delivery.STORE)
+        if delivery == Delivery.STORE:
+            return self._store(found, message)
+        return self._wait(found, message)
+
+    def _idempotency_key(self) -> str | None:
+        key = self.request.headers.get("Idempotency-Key") or None
+        if key is not None and len(key) > EXTERNAL_ID_LENGTH:
+            raise InvalidRequest({"external_id": [f"An Idempotency-Key has at most {EXTERNAL_ID_LENGTH} characters."]})
+        return key
+
+    def _refuse(self, session: ChatSession, message: Message) -> None:
+        """Refuse a role, but first whatever a caller is told before that."""
+        if messages.repeated(session, message) is None:
+            writing.check(session, self.now, client=self.client)
+        raise PermissionRefused
+
+    def _store(self, session: ChatSession, message: Message) -> Response:
+        stored = messages.append(session, message, client=self.client, expected_sequence=self.expected(session))
+        status = 201 if stored.created else 200
+        return self.answer(session, status=status, message=message_object(stored.message))
+
+    def _wait(self, session: ChatSession, message: Message) -> Response:
+        asked = runs.ask(
+            session,
+            message,
+            context=self.context(session),
+            client=self.client,
+            expected_sequence=self.expected(session),
+        )
+        around: dict[str, Any] = {
+            "message": message_object(asked.message),
+            "reply": asked.reply and message_object(asked.reply),
+            "run": asked.run and run_object(asked.run),
+        }
+        return self.answer(session, status=201 if asked.created else 200, **around)
+
+    def retrieve(self, request: Request, session: str, sequence: str) -> Response:
+        """Return one message as it reads now."""
+        return Response(message_object(messages.find(self.see(session), _sequence(sequence))))
+
+    def partial_update(self, request: Request, session: str, sequence: str) -> Response:
+        """Replace the text of one's own message."""
+        found = self.see(session)
+        number = _sequence(sequence)
+        messages.find(found, number)
+        data = self.body(serializers.EditBody)
+        edited = messages.edit(found, number, data["content"], **self._revision(found))
+        return Response(message_object(edited))
+
+    def destroy(self, request: Request, session: str, sequence: str) -> Response:
+        """Take one's own message back."""
+        found = self.see(session)
+        messages.withdraw(found, _sequence(sequence), **self._revision(found))
+        return Response(status=204)
+
+    def _revision(self, session: ChatSession) -> dict[str, Any]:
+        return {
+            "own_only": not self.request.user.has_perm(WRITE_ANY_ROLE),
+            "client": self.client,
+            "expected_sequence": self.expected(session),
+        }
+
+
+def _sequence(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise MessageNotFound
+    return int(text)
+
+
+class EventViewSet(ChatViewSet):
+    """The log of a session."""
+
+    def list(self, request: Request, session: str) -> Response:
+        """Return a page of the log, oldest first; with ``wait`` held until there is something after ``after``."""
+        found = self.see(session)
+        query = self.query(serializers.EventsQuery)
+        wait, kind = query.pop("wait"), query.pop("type", None)
+        types = (kind.replace("\x00", ""),) if kind else ()
+        if wait and "after" not in query:
+            query["after"] = found.last_sequence
+        page = transcripts.events(found, types=types, **query)
+        until = time.monotonic() + wait
+        while page.after is None and time.monotonic() < until and found.status in LIVE:
+            found = self._look_again(session, found, until)
+            page = transcripts.events(found, types=types, **query)
+        return passed(page.body("events"), found)
+
+    def _look_again(self, public_id: str, session: ChatSession, until: float) -> ChatSession:
+        """Wait, without a database connection, until the session has moved on or the time is over."""
+        connection = connections[writing.alias(session)]
+        looks = 0
+        found = session
+        while found.last_sequence == session.last_sequence and time.monotonic() < until:
+            if not connection.in_atomic_block:
+                connection.close()
+            pause = POLL_SECONDS[min(looks, len(POLL_SECONDS) - 1)]
+            time.sleep(max(0.0, min(pause, until - time.monotonic())))
+            found, looks = self.see(public_id), looks + 1
+        return found
+
+    def create(self, request: Request, session: str) -> Response:
+        """Record an application's own event."""
+        found = self.see(session)
+        data = self.body(serializers.EventBody)
+        sequence = messages.record(
+            found, data["type"], data.get("data", {}), client=self.client, expected_sequence=self.expected(found)
+        )
+        page = transcripts.events(found, after=sequence - 1, before=sequence + 1, limit=1)
+        response = passed(page.json[1:-1], found)
+        response.status_code = 201
+        return response

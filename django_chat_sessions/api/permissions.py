@@ -1,0 +1,38 @@
+"""Who may do what no owner may by owning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from ..choices import Role
+from ..exceptions import PermissionRefused
+
+WRITE_ANY_ROLE = "chat_sessions.write_any_role"
+VIEW_ALL_SESSIONS = "chat_sessions.view_all_sessions"
+VIEW_METRICS = "chat_sessions.view_metrics"
+
+
+class MayViewMetrics(BasePermission):
+    """Staff with the permission for the metrics."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """Tell whether the caller is."""
+        return bool(request.user.is_staff and request.user.has_perm(VIEW_METRICS))
+
+
+def may_write(user: Any, role: str) -> bool:
+    """Tell whether a caller may write in a role: their own, or any with the permission."""
+    return role == Role.USER or user.has_perm(WRITE_ANY_ROLE)
+
+
+def check_may_list(user: Any) -> None:
+    """Refuse a list of other people's sessions.
+
+    Raises:
+        PermissionRefused: the caller is no staff with the permission.
+    """
+    if not (user.is_staff and user.has_perm(VIEW_ALL_SESSIONS)):
+        raise PermissionRefused

@@ -1,0 +1,353 @@
+"""What bodies and query strings may say. Unknown fields are refused, types are strict, and strings stay as sent."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
+
+from ..agents import Message
+from ..choices import Delivery, Role, Status, TimeoutMode
+from ..lookups import Filters, Position
+from ..models import EXTERNAL_ID_LENGTH, NAME_LENGTH, REASON_LENGTH, TITLE_LENGTH
+from ..rules.timeouts import TimeoutOverrides
+
+TAGS = 50
+
+
+class Text(serializers.Field):  # type: ignore[type-arg]
+    """Any JSON string, as sent: nothing is trimmed, no character is refused."""
+
+    default_error_messages = {
+        "invalid": _("Not a valid string."),
+        "blank": _("This field may not be empty."),
+        "max_length": _("Ensure this field has no more than {max_length} characters."),
+    }
+
+    def __init__(self, *, max_length: int | None = None, allow_blank: bool = True, **options: Any) -> None:
+        """Take the limits."""
+        self.max_length = max_length
+        self.allow_blank = allow_blank
+        super().__init__(**options)
+
+    def to_internal_value(self, data: Any) -> str:
+        """Check a value."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        if not data and not self.allow_blank:
+            self.fail("blank")
+        if self.max_length is not None and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)
+        return str(data)
+
+    def to_representation(self, value: Any) -> Any:
+        """Return it as it is."""
+        return value
+
+
+class Integer(serializers.IntegerField):
+    """A JSON integer; not a string, not a boolean."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """Check a value."""
+        if isinstance(data, float) and data.is_integer():
+            data = int(data)
+        if not isinstance(data, int) or isinstance(data, bool):
+            self.fail("invalid")
+        return int(data)
+
+
+class Boolean(serializers.BooleanField):
+    """JSON's true or false."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """Check a value."""
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return bool(data)
+
+
+class Choice(serializers.ChoiceField):
+    """One of some strings."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """Check a value."""
+        if not isinstance(data, str) or not data:
+            self.fail("invalid_choice", input=data)
+        return str(super().to_internal_value(data))
+
+
+class Object(serializers.Field):  # type: ignore[type-arg]
+    """A JSON object."""
+
+    default_error_messages = {"invalid": _("Not a JSON object.")}
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Check a value."""
+        if not isinstance(data, dict):
+            self.fail("invalid")
+        return dict(data)
+
+    def to_representation(self, value: Any) -> Any:
+        """Return it as it is."""
+        return value
+
+
+class PublicId(Text):
+    """The public id of a session; whether it is one, the look-up finds out."""
+
+
+class Strict(serializers.Serializer):  # type: ignore[type-arg]
+    """A body that may say what it may say, and nothing else; all that is wrong is told at once."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Check a body."""
+        if not isinstance(data, Mapping):
+            raise ValidationError({"body": [_("Expected a JSON object.")]})
+        errors: dict[str, Any] = {name: [_("Unknown field.")] for name in data if name not in self.fields}
+        try:
+            value = super().to_internal_value(data)
+        except ValidationError as error:
+            errors = {**(error.detail if isinstance(error.detail, dict) else {}), **errors}
+        if errors:
+            raise ValidationError(errors)
+        return dict(value)
+
+
+class TimeoutBody(Strict):
+    """A session's own timeouts; null is inherited."""
+
+    mode = Choice(choices=TimeoutMode.choices, required=False, allow_null=True)
+    timeout_minutes = Integer(required=False, allow_null=True)
+    max_duration_minutes = Integer(required=False, allow_null=True)
+    warning_threshold_minutes = Integer(required=False, allow_null=True)
+    auto_renew = Boolean(required=False, allow_null=True)
+
+
+class MessageFields(Strict):
+    """What a message says."""
+
+    content = Text(required=False)
+    parts = serializers.ListField(child=Object(), required=False)
+    role = Choice(choices=Role.choices, required=False)
+    external_id = Text(required=False, allow_null=True, allow_blank=False, max_length=EXTERNAL_ID_LENGTH)
+    metadata = Object(required=False)
+
+    def validate_parts(self, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Check the parts that the contract knows; the application's own types are its own."""
+        errors: dict[str, Any] = {}
+        for number, part in enumerate(parts):
+            kind = part.get("type")
+            if not isinstance(kind, str) or not kind:
+                errors[str(number)] = {"type": [_("A part needs a type.")]}
+            elif kind == "text" and not isinstance(part.get("text"), str):
+                errors[str(number)] = {"text": [_("A text part needs its text.")]}
+            elif kind == "file" and not isinstance(part.get("url"), str):
+                errors[str(number)] = {"url": [_("A file part needs its url.")]}
+        if errors:
+            raise ValidationError(errors)
+        return parts
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Need something to say."""
+        if not attrs.get("content") and not attrs.get("parts"):
+            raise ValidationError({"content": [_("A message needs content or parts.")]})
+        return attrs
+
+
+def message(data: Mapping[str, Any], *, external_id: str | None = None) -> Message:
+    """Return the message that validated fields say; text alone in parts is joined."""
+    parts = data.get("parts", [])
+    joined = "".join(part["text"] for part in parts if part["type"] == "text")
+    return Message(
+        role=data.get("role", Role.USER),
+        content=data["content"] if "content" in data else joined,
+        parts=parts,
+        metadata=data.get("metadata", {}),
+        external_id=data.get("external_id") or external_id,
+    )
+
+
+class MessageBody(MessageFields):
+    """A message to post."""
+
+    delivery = Choice(choices=Delivery.choices, required=False)
+
+
+class EditBody(Strict):
+    """The new text of a message."""
+
+    content = Text(allow_blank=False)
+
+
+class Tags(serializers.ListField):
+    """Some short strings, each once."""
+
+    child = Text(max_length=NAME_LENGTH, allow_blank=False)
+
+    def __init__(self, **options: Any) -> None:
+        """Limit their number."""
+        super().__init__(max_length=TAGS, **options)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        """Check them; a repeated one counts once."""
+        return list(dict.fromkeys(super().to_internal_value(data)))
+
+
+class ChangeBody(Strict):
+    """What an owner may always change."""
+
+    title = Text(required=False, max_length=TITLE_LENGTH)
+    tags = Tags(required=False)
+    metadata = Object(required=False)
+
+
+class OpenBody(ChangeBody):
+    """A session to open."""
+
+    agent = Text(required=False, max_length=NAME_LENGTH)
+    application = Text(required=False, max_length=NAME_LENGTH)
+    external_id = Text(required=False, allow_null=True, allow_blank=False, max_length=EXTERNAL_ID_LENGTH)
+    environment = Object(required=False)
+    state = Object(required=False)
+    parent = PublicId(required=False, allow_null=True)
+    continue_from = PublicId(required=False, allow_null=True)
+    timeout = TimeoutBody(required=False)
+    messages = MessageFields(required=False, many=True)
+
+
+def overrides(data: Mapping[str, Any]) -> TimeoutOverrides:
+    """Return the timeouts that validated fields say."""
+    return TimeoutOverrides(**data)
+
+
+class ResumeBody(Strict):
+    """How large a window to come back with."""
+
+    max_messages = Integer(required=False, min_value=1, max_value=1000)
+    max_tokens = Integer(required=False, min_value=1, max_value=10_000_000)
+
+
+class EndBody(Strict):
+    """Why a session ends."""
+
+    reason = Text(required=False, max_length=REASON_LENGTH)
+
+
+class ForkBody(Strict):
+    """Where to fork."""
+
+    at = Integer(required=False, allow_null=True)
+    title = Text(required=False, max_length=TITLE_LENGTH)
+
+
+class EventBody(Strict):
+    """An application's own event."""
+
+    type = Text(max_length=NAME_LENGTH)
+    data = Object(required=False)
+
+
+class NoBody(Strict):
+    """Nothing."""
+
+
+class Query(serializers.Serializer):  # type: ignore[type-arg]
+    """A query string; what it does not know is ignored."""
+
+
+class PageQuery(Query):
+    """A page by sequences."""
+
+    before = serializers.IntegerField(required=False, min_value=0, max_value=2**63 - 1)
+    after = serializers.IntegerField(required=False, min_value=0, max_value=2**63 - 1)
+    limit = serializers.IntegerField(required=False, min_value=1, max_value=100, default=50)
+
+
+class EventsQuery(PageQuery):
+    """A page of events, perhaps waited for."""
+
+    type = Text(required=False)
+    wait = serializers.FloatField(required=False, min_value=0, max_value=30, default=0)
+
+
+class ListQuery(Query):
+    """A page of sessions."""
+
+    status = serializers.ChoiceField(choices=Status.choices, required=False)
+    agent = Text(required=False)
+    application = Text(required=False)
+    tag = Text(required=False)
+    parent = Text(required=False)
+    external_id = Text(required=False)
+    created_after = serializers.DateTimeField(required=False, default_timezone=UTC)
+    created_before = serializers.DateTimeField(required=False, default_timezone=UTC)
+    search = Text(required=False)
+    limit = serializers.IntegerField(required=False, min_value=1, max_value=100, default=20)
+    cursor = Text(required=False)
+    owner = Text(required=False)
+
+    def validate_cursor(self, text: str) -> Position:
+        """Read a cursor that a page gave."""
+        try:
+            instant, uuid = base64.urlsafe_b64decode(text.encode("ascii")).decode("ascii").split("|")
+            return Position(datetime.fromisoformat(instant).astimezone(UTC), UUID(uuid))
+        except (ValueError, binascii.Error, OverflowError) as error:
+            raise ValidationError([_("Not a cursor that a page gave.")]) from error
+
+
+class ChildrenQuery(Query):
+    """A page of children."""
+
+    limit = serializers.IntegerField(required=False, min_value=1, max_value=100, default=20)
+    cursor = Text(required=False)
+
+    validate_cursor = ListQuery.validate_cursor
+
+
+def cursor(position: Position) -> str:
+    """Return the opaque cursor of a place in a list."""
+    text = f"{position.last_activity_at.isoformat()}|{position.uuid}"
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def filters(data: Mapping[str, Any]) -> Filters | None:
+    """Return what a list is narrowed to; None where nothing can match."""
+    names = ("status", "agent", "application", "tag", "external_id", "created_after", "created_before", "search")
+    given = {name: data[name] for name in names if name in data}
+    if "search" in given and not given["search"]:
+        del given["search"]
+    if "parent" in data:
+        try:
+            given["parent"] = UUID(data["parent"])
+        except ValueError:
+            return None
+    return Filters(**given)
+
+
+class WindowQuery(Query):
+    """How large a window."""
+
+    max_messages = serializers.IntegerField(required=False, min_value=1, max_value=1000)
+    max_tokens = serializers.IntegerField(required=False, min_value=1, max_value=10_000_000)
+
+
+class SummaryQuery(Query):
+    """Whether to count the whole tree."""
+
+    tree = serializers.BooleanField(required=False, default=False)
+
+
+class ExportQuery(Query):
+    """In which format. The name is the contract's: ``as``."""
+
+    def get_fields(self) -> dict[str, Any]:
+        """Name a field with a reserved word."""
+        return {"as": serializers.ChoiceField(choices=["json", "jsonl", "markdown"], required=False, default="json")}

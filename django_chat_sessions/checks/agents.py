@@ -1,0 +1,97 @@
+"""Checks of the agents that the apps registered; they run after all apps are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004
+
+from django_chat_sessions import agents, conf
+from django_chat_sessions.agents import Agent
+from django_chat_sessions.choices import Strategy
+from django_chat_sessions.exceptions import InvalidTimeout
+from django_chat_sessions.models import NAME_LENGTH
+from django_chat_sessions.rules import timeouts
+
+from .configuration import TAG, is_sound
+
+
+@register(TAG)
+def check_default_agent(**_: Any) -> list[CheckMessage]:
+    """Check that the default agent is one that was found."""
+    if not is_sound():
+        return []
+    name = conf.get().DEFAULT_AGENT
+    known = agents.registered()
+    if not name or name in known:
+        return []
+    hint = "Register it in the module chat_agents of an installed app"
+    hint += f"; registered are {', '.join(sorted(known))}." if known else "; none is registered."
+    return [Error(f"DEFAULT_AGENT, {name!r}, is not there.", hint=hint, id="chat_sessions.E006")]
+
+
+@register(TAG)
+def check_agents(**_: Any) -> list[CheckMessage]:
+    """Check what each agent was registered with."""
+    return [
+        Error(f"The agent {name!r} {problem}.", hint=hint, id="chat_sessions.E007")
+        for name, agent in agents.registered().items()
+        for problem, hint in _odd(agent)
+    ]
+
+
+@register(TAG)
+def check_agents_timeouts(**_: Any) -> list[CheckMessage]:
+    """Check that each agent's timeouts are within the bounds."""
+    if not is_sound():
+        return []
+    settings = conf.get()
+    problems: list[CheckMessage] = []
+    for name, agent in agents.registered().items():
+        try:
+            # Its own tier last: what it says itself, and contradicts, must not give way silently.
+            timeouts.check(timeouts.merge(settings.timeouts, agent.timeouts), settings.bounds)
+        except (InvalidTimeout, AttributeError, KeyError, TypeError) as error:
+            hint = "Change its `timeouts`, or the bounds in CHAT_SESSIONS."
+            text = f"The timeouts of the agent {name!r}: {error}"
+            problems.append(Error(text, hint=hint, id="chat_sessions.E008"))
+    return problems
+
+
+@register(TAG)
+def check_touch_interval(**_: Any) -> list[CheckMessage]:
+    """Check that a user who looks at pages in good time keeps the shortest session alive."""
+    if not is_sound() or check_agents_timeouts():
+        return []
+    shortest = timedelta(minutes=_shortest_timeout_minutes())
+    interval = conf.get().touch_interval
+    # A page view just before the interval is over is not noted; the next one comes up to as much later.
+    if interval <= shortest / 2:
+        return []
+    text = f"TOUCH_INTERVAL, {interval}, is more than half of the shortest timeout, {shortest}."
+    hint = f"Set it to {shortest / 2} or less, or a session expires under its user's eyes."
+    return [Warning(text, hint=hint, id="chat_sessions.W003")]
+
+
+def _shortest_timeout_minutes() -> int:
+    everybody = [Agent(""), *agents.registered().values()]
+    # What is in force somewhere, and what any session may ask for.
+    least = min(agent.policy().timeout_minutes for agent in everybody)
+    return min(least, conf.get().MIN_TIMEOUT_MINUTES)
+
+
+def _odd(agent: Agent) -> Iterator[tuple[str, str]]:
+    if not agent.name or len(agent.name) > NAME_LENGTH:
+        yield "has an impossible name", f"Give it one of 1 to {NAME_LENGTH} characters."
+    if agent.respond is not None and not callable(agent.respond):
+        yield "cannot respond", "`respond` has to be callable, or None."
+    if agent.available is not None and not callable(agent.available):
+        yield "cannot say whether it is available", "`available` has to be callable, or None."
+    if agent.strategy is not None and agent.strategy not in Strategy.values:
+        yield "has an unknown strategy", f"Choose one of {', '.join(Strategy.values)}."
+    if not agent.time_limit_seconds > 0:
+        yield "has no time to answer", "`time_limit_seconds` has to be above zero."
+    if agent.window_messages is not None and agent.window_messages < 1:
+        yield "sees no message", "`window_messages` has to be at least 1, or None."

@@ -1,0 +1,61 @@
+"""Helpers for the tests of host projects: sessions, messages, and time that passes without sleeping."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import F
+
+from . import middleware
+from .agents import Message
+from .models import ChatSession
+from .operations import messages, opening
+
+_INSTANTS = (
+    "created_at",
+    "last_activity_at",
+    "renewed_at",
+    "expires_at",
+    "warned_at",
+    "ended_at",
+)
+
+
+def make_session(user: Any = None, **fields: Any) -> ChatSession:
+    """Open a session and return it.
+
+    Args:
+        user: the owner; None is nobody.
+        fields: what ``operations.opening.open`` takes: ``agent``, ``title``, ``metadata``, ``messages``, …
+    """
+    return opening.open(user, **fields).session
+
+
+def say(session: ChatSession, text: str, role: str = "user", **fields: Any) -> Message:
+    """Store a message in a session and return it.
+
+    Args:
+        session: a live session; refreshed in place.
+        text: what is said.
+        role: who says it.
+        fields: further fields of ``agents.Message``.
+    """
+    return messages.append(session, Message(role, text, **fields)).message
+
+
+def age(session: ChatSession, **duration: float) -> ChatSession:
+    """Let time pass for a session: its instants move back, so that it is older and nearer to its deadline.
+
+    What its log says stays: the end instant of a session that is over then differs from it.
+
+    Args:
+        session: refreshed in place, and returned.
+        duration: how much, as ``timedelta`` takes it: ``age(session, minutes=10)``.
+    """
+    passed = timedelta(**duration)
+    rows = ChatSession.objects.using(session._state.db).filter(pk=session.pk)
+    rows.update(**{name: F(name) - passed for name in _INSTANTS})
+    middleware.touched.forget(session.uuid)
+    session.refresh_from_db()
+    return session

@@ -1,0 +1,1 @@
+"""The agents of the example, its one page and its set-up."""
