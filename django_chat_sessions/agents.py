@@ -94,9 +94,8 @@ class Turn:
 
 
 Saying = str | Message
-Answer = (
-    Saying | None | Iterator[Saying] | AsyncIterator[Saying] | Awaitable[Saying | None | Sequence[Saying]] | Sequence[Saying]
-)
+Spoken = Saying | Sequence[Saying] | None
+Answer = Spoken | Iterator[Saying] | AsyncIterator[Saying] | Awaitable[Spoken]
 Responder = Callable[[Turn], Answer]
 
 
@@ -184,5 +183,3 @@ def of(name: str) -> Agent:
 def autodiscover() -> None:
     """Import the module ``chat_agents`` of every installed app."""
     autodiscover_modules("chat_agents")
-
-

@@ -14,6 +14,6 @@ class ChatSessionsConfig(AppConfig):
 
     def ready(self) -> None:
         """Find the agents when all apps are there."""
-        from . import agents, checks, receivers  # noqa: F401
+        from . import agents, checks, receivers  # noqa: F401, PLC0415 - when the models are there
 
         agents.autodiscover()

@@ -128,10 +128,11 @@ class PolicySQL:
         warning = (
             f"COALESCE({_modes('warning_threshold_minutes')}, {_bases(bases, default, 'warning_threshold_minutes')})"
         )
+        halved = f"CASE WHEN {warning} < {idle} THEN {warning} ELSE {idle} / 2 END"
         return cls(
             idle=idle,
             maximum=f"COALESCE({own_maximum}, CASE WHEN {base_maximum} < {idle} THEN {idle} ELSE {base_maximum} END)",
-            warning=f"COALESCE(s.warning_threshold_minutes, CASE WHEN {warning} < {idle} THEN {warning} ELSE {idle} / 2 END)",
+            warning=f"COALESCE(s.warning_threshold_minutes, {halved})",
             renews=f"COALESCE(s.auto_renew, {_bases(bases, default, 'auto_renew')})",
         )
 

@@ -1,10 +1,10 @@
-"""Text and JSON that hold any JSON string.
+r"""Text and JSON that hold any JSON string.
 
 PostgreSQL stores neither U+0000 nor a lone surrogate, and SQLite no lone surrogate. Each such character, and the
 marker itself, is written as the marker and its four hexadecimal digits. The marker is the noncharacter U+FDD0, which
 Unicode reserves for a process's internal use (Unicode 15, section 23.7) and which databases leave unescaped in JSON.
 So text that the database aggregates as JSON turns into the right JSON by one substitution: the marker becomes
-``\\u`` (``reveal``), and a JSON parser does the rest.
+``\u`` (``reveal``), and a JSON parser does the rest.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def load(text: str | bytes) -> Any:
     return _walk(value, unhide) if MARKER in raw or "\\ufdd0" in raw else value
 
 
-class AnyTextField(models.TextField):
+class AnyTextField(models.TextField):  # type: ignore[type-arg]
     """Text of any characters."""
 
     def get_prep_value(self, value: Any) -> Any:
@@ -82,7 +82,7 @@ class AnyTextField(models.TextField):
 class AnyJSONField(models.JSONField):
     """JSON whose strings and keys have any characters."""
 
-    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:  # noqa: FBT001, FBT002
         """Hide what a database can't store."""
         if hasattr(value, "as_sql"):
             return value

@@ -240,7 +240,7 @@ def projection_of(session: ChatSession) -> lifecycle.Projection:
         status=session.status,
         owner=None if session.owner_id is None else str(session.owner_id),
         timeout=session.overrides.as_dict(),
-        ended_at=session.ended_at and iso(session.ended_at),
+        ended_at=None if session.ended_at is None else iso(session.ended_at),
         **{name: getattr(session, name) for name in _PLAIN},
     )
 

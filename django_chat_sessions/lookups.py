@@ -153,7 +153,7 @@ def latest(
     sessions = [_session(using, row) for row in rows[:limit]]
     last = sessions[-1] if len(rows) > limit else None
     now = _instant(using, rows[0][-1]) if rows else dialects.now(using)
-    return Listed(sessions, now, last and Position(last.last_activity_at, last.uuid))
+    return Listed(sessions, now, None if last is None else Position(last.last_activity_at, last.uuid))
 
 
 def _narrowed(using: str, filters: Filters) -> tuple[list[str], dict[str, Any]]:
@@ -170,6 +170,11 @@ def _narrowed(using: str, filters: Filters) -> tuple[list[str], dict[str, Any]]:
         if value is not None:
             where.append(f"s.created_at {sign} %({name})s")
             parameters[name] = dialects.instant(connection, value)
+    _narrow_more(using, filters, where, parameters)
+    return where, parameters
+
+
+def _narrow_more(using: str, filters: Filters, where: list[str], parameters: dict[str, Any]) -> None:
     if filters.parent is not None:
         where.append(f"s.parent_id = (SELECT p.id FROM {_TABLE} p WHERE p.uuid = %(parent)s)")
         parameters["parent"] = _uuid(using, filters.parent)
@@ -182,7 +187,6 @@ def _narrowed(using: str, filters: Filters) -> tuple[list[str], dict[str, Any]]:
     if filters.search is not None:
         where.append(_mentioning(using))
         parameters["search"] = f"%{_literal(hide(filters.search))}%"
-    return where, parameters
 
 
 def _in_status(using: str, status: str) -> str:
@@ -233,10 +237,11 @@ def _key(using: str, user: Any) -> Any:
     return ChatSession._meta.get_field("owner").get_db_prep_value(user.pk, connections[using])
 
 
-def _rows(using: str, sql: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
+def _rows(using: str, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     with connections[using].cursor() as cursor:
         cursor.execute(sql, {name: value for name, value in parameters.items() if f"%({name})s" in sql})
-        return cursor.fetchall()
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
 
 
 def _session(using: str, row: Sequence[Any]) -> ChatSession:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 from typing import Any, NoReturn
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.core.validators import MaxLengthValidator
@@ -37,7 +37,7 @@ class ChatSession(models.Model):
     """A conversation that lasts: a projection of its log."""
 
     id = models.BigAutoField(primary_key=True)
-    uuid = models.UUIDField(_("public id"), default=uuid.uuid4, unique=True, editable=False)
+    uuid = models.UUIDField(_("public id"), default=uuid4, unique=True, editable=False)
     external_id = AnyTextField(_("external id"), null=True, blank=True)
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -49,9 +49,7 @@ class ChatSession(models.Model):
         verbose_name=_("owner"),
     )
     agent = models.CharField(_("agent"), max_length=NAME_LENGTH, blank=True, default="")
-    application = AnyTextField(
-        _("application"), blank=True, default="", validators=[MaxLengthValidator(NAME_LENGTH)]
-    )
+    application = AnyTextField(_("application"), blank=True, default="", validators=[MaxLengthValidator(NAME_LENGTH)])
     tenant = models.CharField(_("tenant"), max_length=NAME_LENGTH, blank=True, default="", editable=False)
     parent = models.ForeignKey(
         "self",
@@ -128,9 +126,7 @@ class ChatSession(models.Model):
         indexes = [
             models.Index(F("owner"), F("last_activity_at").desc(), F("uuid").desc(), name="chat_sessions_latest"),
             models.Index(fields=["expires_at"], condition=Q(status__in=LIVE), name="chat_sessions_deadline"),
-            models.Index(
-                fields=["status", "ended_at"], condition=~Q(status__in=LIVE), name="chat_sessions_retention"
-            ),
+            models.Index(fields=["status", "ended_at"], condition=~Q(status__in=LIVE), name="chat_sessions_retention"),
             models.Index(fields=["parent"], condition=Q(parent__isnull=False), name="chat_sessions_parent"),
             models.Index(fields=["root"], condition=Q(root__isnull=False), name="chat_sessions_root"),
             models.Index(
@@ -159,19 +155,19 @@ class ChatSession(models.Model):
         return f"{self.agent or 'session'} {self.uuid}"
 
     @cached_property
-    def parent_uuid(self) -> uuid.UUID | None:
+    def parent_uuid(self) -> UUID | None:
         """The parent's public id."""
-        return self.parent and self.parent.uuid
+        return None if self.parent is None else self.parent.uuid
 
     @cached_property
-    def root_uuid(self) -> uuid.UUID:
+    def root_uuid(self) -> UUID:
         """The public id of the session at the top; a top's is its own."""
         return self.root.uuid if self.root else self.uuid
 
     @cached_property
-    def source_uuid(self) -> uuid.UUID | None:
+    def source_uuid(self) -> UUID | None:
         """The public id of the session that it was forked from, while that is there."""
-        return self.forked_from and self.forked_from.uuid
+        return None if self.forked_from is None else self.forked_from.uuid
 
     @property
     def overrides(self) -> timeouts.TimeoutOverrides:
@@ -267,7 +263,7 @@ class Run(models.Model):
     """One answer of an agent. It belongs to no connection."""
 
     id = models.BigAutoField(primary_key=True)
-    uuid = models.UUIDField(_("public id"), default=uuid.uuid4, unique=True, editable=False)
+    uuid = models.UUIDField(_("public id"), default=uuid4, unique=True, editable=False)
     session = models.ForeignKey(
         ChatSession, on_delete=models.CASCADE, related_name="runs", db_index=False, verbose_name=_("session")
     )

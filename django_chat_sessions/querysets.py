@@ -89,4 +89,3 @@ class SessionEventQuerySet(models.QuerySet["SessionEvent"]):
     def conversation(self) -> SessionEventQuerySet:
         """Return the current messages in the order of the conversation."""
         return self.current().order_by("position")
-

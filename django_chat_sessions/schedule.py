@@ -46,10 +46,7 @@ def beat_schedule(*, seconds: float = EVERY) -> dict[str, dict[str, Any]]:
         seconds: how often each task runs. A task that waits for longer than that in the queue is dropped,
             so that workers that were away do not find a heap of them.
     """
-    return {
-        name: {"task": task, "schedule": seconds, "options": {"expires": seconds}}
-        for name, task in TASKS.items()
-    }
+    return {name: {"task": task, "schedule": seconds, "options": {"expires": seconds}} for name, task in TASKS.items()}
 
 
 #: The table as it is, for ``app.conf.beat_schedule``.
@@ -89,7 +86,7 @@ def configured() -> set[str]:
     """
     table = dict(getattr(settings, "CELERY_BEAT_SCHEDULE", None) or {})
     if "celery" in sys.modules:
-        from celery import current_app
+        from celery import current_app  # noqa: PLC0415 - optional
 
         table |= current_app.conf.beat_schedule or {}
     return {entry.get("task") for entry in table.values()} & set(TASKS.values())
@@ -137,7 +134,7 @@ def _models() -> Any:
             "django_celery_beat is not in INSTALLED_APPS. Without it, put django_chat_sessions.schedule."
             "BEAT_SCHEDULE into Celery's beat_schedule, or run `manage.py chat_sessions sweep --loop`."
         )
-    from django_celery_beat import models
+    from django_celery_beat import models  # noqa: PLC0415 - optional, and only where it is an installed app
 
     return models
 

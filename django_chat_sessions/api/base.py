@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.http import HttpResponse
 from rest_framework import permissions, viewsets
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
-from rest_framework.settings import api_settings
 
 from .. import lookups
 from ..agents import RequestContext
@@ -52,7 +50,7 @@ class ChatViewSet(viewsets.ViewSet):
         response.exception = True
         return response
 
-    def finalize_response(self, request: Request, response: HttpResponse, *args: Any, **kwargs: Any) -> Any:
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Keep every answer out of caches: it is one person's, and the clock moves it."""
         response = super().finalize_response(request, response, *args, **kwargs)
         response.headers.setdefault("Cache-Control", "private, no-store")
@@ -138,5 +136,3 @@ def passed(text: str, session: ChatSession | None = None) -> Response:
 def listed(results: list[dict[str, Any]], following: str | None) -> Response:
     """Return a page of a list."""
     return Response(Raw(dumps({"results": results, "next": following})))
-
-

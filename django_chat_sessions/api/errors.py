@@ -132,11 +132,11 @@ def _framework(error: drf.APIException) -> Response:
     status = 401 if isinstance(error, drf.NotAuthenticated | drf.AuthenticationFailed) else error.status_code
     status = status if status in FRAMEWORK else 400
     extra: dict[str, Any] = {}
-    detail = error.detail
+    detail = str(error.detail)
     if status == 400:
-        extra["errors"] = listed(detail) if isinstance(detail, dict | list) else {}
-        detail = "The request is not valid." if extra["errors"] else str(detail)
-    response = problem(status, FRAMEWORK[status], str(detail), extra)
+        extra["errors"] = listed(error.detail) if isinstance(error.detail, dict | list) else {}
+        detail = "The request is not valid." if extra["errors"] else detail
+    response = problem(status, FRAMEWORK[status], detail, extra)
     header = getattr(error, "auth_header", None)
     if header:
         response["WWW-Authenticate"] = header

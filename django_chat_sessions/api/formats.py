@@ -53,7 +53,7 @@ class JSONParser(BaseParser):
 
 
 def _read(stream: IO[bytes]) -> bytes:
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    limit: int | None = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     body = stream.read() if limit is None else stream.read(limit + 1)
     if limit is not None and len(body) > limit:
         raise PayloadTooLarge(f"The body has more than {limit} bytes.")

@@ -112,6 +112,7 @@ class Strict(serializers.Serializer):  # type: ignore[type-arg]
         if not isinstance(data, Mapping):
             raise ValidationError({"body": [_("Expected a JSON object.")]})
         errors: dict[str, Any] = {name: [_("Unknown field.")] for name in data if name not in self.fields}
+        value: Any = {}
         try:
             value = super().to_internal_value(data)
         except ValidationError as error:
@@ -168,7 +169,7 @@ def message(data: Mapping[str, Any], *, external_id: str | None = None) -> Messa
     joined = "".join(part["text"] for part in parts if part["type"] == "text")
     return Message(
         role=data.get("role", Role.USER),
-        content=data["content"] if "content" in data else joined,
+        content=data.get("content", joined),
         parts=parts,
         metadata=data.get("metadata", {}),
         external_id=data.get("external_id") or external_id,
@@ -217,7 +218,7 @@ class OpenBody(ChangeBody):
     external_id = Text(required=False, allow_null=True, allow_blank=False, max_length=EXTERNAL_ID_LENGTH)
     environment = Object(required=False)
     state = Object(required=False)
-    parent = PublicId(required=False, allow_null=True)
+    parent = PublicId(required=False, allow_null=True)  # type: ignore[assignment]
     continue_from = PublicId(required=False, allow_null=True)
     timeout = TimeoutBody(required=False)
     messages = MessageFields(required=False, many=True)
@@ -252,7 +253,7 @@ class EventBody(Strict):
     """An application's own event."""
 
     type = Text(max_length=NAME_LENGTH)
-    data = Object(required=False)
+    data = Object(required=False)  # type: ignore[assignment]
 
 
 class NoBody(Strict):
@@ -285,7 +286,7 @@ class ListQuery(Query):
     agent = Text(required=False)
     application = Text(required=False)
     tag = Text(required=False)
-    parent = Text(required=False)
+    parent = Text(required=False)  # type: ignore[assignment]
     external_id = Text(required=False)
     created_after = serializers.DateTimeField(required=False, default_timezone=UTC)
     created_before = serializers.DateTimeField(required=False, default_timezone=UTC)

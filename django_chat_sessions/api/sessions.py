@@ -31,9 +31,7 @@ class SessionViewSet(ChatViewSet):
         narrowed = serializers.filters(query)
         if narrowed is None or (user is None and not everybody):
             return listed([], None)
-        page = lookups.latest(
-            user, narrowed, limit=query["limit"], after=query.get("cursor"), everybody=everybody
-        )
+        page = lookups.latest(user, narrowed, limit=query["limit"], after=query.get("cursor"), everybody=everybody)
         return _page(page)
 
     def _listed_for(self, owner: str | None) -> tuple[Any, bool]:
@@ -118,9 +116,7 @@ class SessionViewSet(ChatViewSet):
         """End a session on purpose."""
         found = self.see(session)
         data = self.body(serializers.EndBody)
-        return self.answer(
-            sessions.end(found, **data, client=self.client, expected_sequence=self.expected(found))
-        )
+        return self.answer(sessions.end(found, **data, client=self.client, expected_sequence=self.expected(found)))
 
     def fork(self, request: Request, session: str) -> Response:
         """Open a new session with the conversation up to a sequence."""
@@ -179,7 +175,7 @@ class ExportViewSet(ChatViewSet):
 
 def _page(page: lookups.Listed) -> Response:
     results = [session_object(session, page.now) for session in page.sessions]
-    return listed(results, page.next and serializers.cursor(page.next))
+    return listed(results, None if page.next is None else serializers.cursor(page.next))
 
 
 def _state(session: ChatSession) -> Response:

@@ -19,7 +19,7 @@ app_name = "chat_sessions"
 SESSION = "sessions/(?P<session>[^/]+)"
 
 
-def _view(kind: type[ChatViewSet], actions: dict[str, str]) -> Callable[..., Any]:
+def _view(kind: type[ChatViewSet], actions: dict[str, Any]) -> Callable[..., Any]:
     """Return a view outside ``ATOMIC_REQUESTS``: an append is one statement and commits itself."""
     view = kind.as_view(actions)
     return transaction.non_atomic_requests(using=router.db_for_write(ChatSession))(view)
@@ -33,9 +33,7 @@ urlpatterns = [
     _route("sessions", "session-list", SessionViewSet, get="list", post="create"),
     _route("sessions/health", "health", HealthViewSet, get="retrieve"),
     _route("sessions/metrics", "metrics", MetricsViewSet, get="retrieve"),
-    _route(
-        SESSION, "session-detail", SessionViewSet, get="retrieve", patch="partial_update", delete="destroy"
-    ),
+    _route(SESSION, "session-detail", SessionViewSet, get="retrieve", patch="partial_update", delete="destroy"),
     _route(f"{SESSION}/resume", "session-resume", SessionViewSet, post="resume"),
     _route(f"{SESSION}/heartbeat", "session-heartbeat", SessionViewSet, post="heartbeat"),
     _route(f"{SESSION}/renew", "session-renew", SessionViewSet, post="renew"),

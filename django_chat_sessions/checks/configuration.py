@@ -58,8 +58,9 @@ def duration(*, zero: bool) -> Rule:
             value = value.total_seconds()
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return words
-        # One that is not finite, or longer than a timedelta can say, fails the comparison.
-        return None if (0 <= value if zero else 0 < value) and value < 1e9 else words
+        # A number that is not finite, or more than a timedelta can say, is not below the limit.
+        is_long_enough = value >= 0 if zero else value > 0
+        return None if is_long_enough and value < 1e9 else words
 
     return rule
 
@@ -144,9 +145,7 @@ def check_timeouts(**_: Any) -> list[CheckMessage]:
     except InvalidTimeout as error:
         hint = "Change the timeout, or the bounds MIN_TIMEOUT_MINUTES, MAX_TIMEOUT_MINUTES and"
         hint += " MAX_DURATION_LIMIT_MINUTES."
-        problems.append(
-            Error(f"CHAT_SESSIONS, globally: {error}", hint=hint, id="chat_sessions.E004")
-        )
+        problems.append(Error(f"CHAT_SESSIONS, globally: {error}", hint=hint, id="chat_sessions.E004"))
     return problems
 
 
@@ -197,12 +196,12 @@ def _check_key(key: Any, value: Any) -> list[CheckMessage]:
 
 
 def _check_bounds(bounds: timeouts.Bounds) -> list[CheckMessage]:
-    if bounds.min_timeout_minutes <= bounds.max_timeout_minutes <= bounds.max_duration_minutes:
+    if bounds.min_timeout_minutes <= min(bounds.max_timeout_minutes, bounds.max_duration_minutes):
         return []
     return [
         Error(
             "The bounds of the timeouts leave nothing between them.",
-            hint="Let MIN_TIMEOUT_MINUTES <= MAX_TIMEOUT_MINUTES <= MAX_DURATION_LIMIT_MINUTES.",
+            hint="MIN_TIMEOUT_MINUTES must not be above MAX_TIMEOUT_MINUTES or MAX_DURATION_LIMIT_MINUTES.",
             id="chat_sessions.E004",
         )
     ]

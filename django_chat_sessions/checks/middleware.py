@@ -24,9 +24,7 @@ def check_middleware(**_: Any) -> list[CheckMessage]:
     if ours is None:
         hint = f"Add {_OURS!r} after {_USERS!r}, or silence this check where no page needs"
         hint += " request.chat_session and page views are not activity."
-        return [
-            Warning("ChatSessionMiddleware is missing.", hint=hint, id="chat_sessions.W001")
-        ]
+        return [Warning("ChatSessionMiddleware is missing.", hint=hint, id="chat_sessions.W001")]
     if users is None:
         text = "ChatSessionMiddleware is there without AuthenticationMiddleware."
         hint = f"Add {_USERS!r} before it, or silence this check where another middleware sets"

@@ -31,9 +31,7 @@ def check_schedule(**_: Any) -> list[CheckMessage]:
 
 
 @register(TAG, Tags.database)
-def check_entries(
-    *, databases: Sequence[str] | None = None, **_: Any
-) -> list[CheckMessage]:
+def check_entries(*, databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
     """Check that django-celery-beat has our entries, where its table is."""
     if not schedule.is_available() or not databases or not _unscheduled():
         return []

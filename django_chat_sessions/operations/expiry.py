@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.db import connections, router
 
 from .. import agents, conf, dialects, log, signals
@@ -128,10 +129,12 @@ def _near_expiry(using: str, now: datetime, size: int) -> Iterator[int]:
     bases = {name: agent.policy() for name, agent in agents.registered().items()}
     policy = dialects.PolicySQL.over(bases, agents.Agent("").policy())
     statuses = ", ".join(f"'{status}'" for status in LIVE)
+    instant = dialect.instant.replace("%s", "%(now)s")
+    warned = dialect.interval.format(at=instant, minutes=policy.warning)
     sql = (
         f"SELECT s.id FROM chat_sessions_chatsession s WHERE s.status IN ({statuses}) AND s.warned_at IS NULL"
         f" AND s.expires_at > %(now)s AND s.expires_at <= %(horizon)s"
-        f" AND s.expires_at <= {dialect.interval.format(at=dialect.instant.replace('%s', '%(now)s'), minutes=policy.warning)}"
+        f" AND s.expires_at <= {warned}"
         f" ORDER BY s.expires_at LIMIT %(size)s{dialect.skip}"
     )
     connection = connections[using]
@@ -160,3 +163,9 @@ def abandon(draft: writing.Draft, run: Run) -> bool:
         return False
     draft.record(EventType.RUN_FAILED, {"run": str(run.uuid), "error": error})
     return True
+
+
+# Thin twins for async code; the synchronous functions are the truth.
+aexpire = sync_to_async(expire)
+awarn = sync_to_async(warn)
+arecover = sync_to_async(recover)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.db.models import Count, F, Min, Sum
 
 from .. import dialects
@@ -134,3 +135,8 @@ def measure(*, using: str = "default") -> Metrics:
         tokens=totals["tokens"] or 0,
         runs=dict(runs),
     )
+
+
+# Thin twins for async code; the synchronous functions are the truth.
+asummarize = sync_to_async(summarize)
+ameasure = sync_to_async(measure)

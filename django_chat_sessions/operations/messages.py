@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.db import IntegrityError
 
 from .. import conf, log, signals
@@ -19,7 +20,6 @@ from ..rules import merge as patches
 from ..rules import window as windows
 from ..rules.concurrency import ANY, Client
 from . import limits, writing
-
 
 _APP_TYPE = re.compile(re.escape(APP_PREFIX) + r"[A-Za-z0-9_.:/-]{1,60}")
 
@@ -139,9 +139,7 @@ def add(
     The usual case is one statement; what stands against that is found out, and a coming back recorded, under a lock.
     """
     if log.append(session, entries, client=client, expected_sequence=expected_sequence):
-        writing.announce(
-            signals.events_appended, session, entries=tuple(entries), last_sequence=session.last_sequence
-        )
+        writing.announce(signals.events_appended, session, entries=tuple(entries), last_sequence=session.last_sequence)
         return session.last_sequence - len(entries) + 1
     return _add_under_lock(session, entries, client=client, expected_sequence=expected_sequence)
 
@@ -150,7 +148,10 @@ def _add_under_lock(
     session: ChatSession, entries: Sequence[log.Entry], *, client: Client, expected_sequence: int | None
 ) -> int | None:
     names = [entry.external_id for entry in entries if entry.external_id is not None]
-    if names and SessionEvent.objects.using(writing.alias(session)).filter(session=session, external_id__in=names).exists():
+    if (
+        names
+        and SessionEvent.objects.using(writing.alias(session)).filter(session=session, external_id__in=names).exists()
+    ):
         return None
     with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
         limits.check_count(draft.session.message_count, sum(entry.is_message for entry in entries))
@@ -264,7 +265,9 @@ def edit(
         if event.content != content:
             draft.come_back()
             draft.touch()
-            by = draft.record(EventType.MESSAGE_EDITED, _kept(event, content), role=event.role, content=content, position=sequence)
+            by = draft.record(
+                EventType.MESSAGE_EDITED, _kept(event, content), role=event.role, content=content, position=sequence
+            )
             log.supersede(draft.session, event.sequence, by=by)
     return find(session, sequence)
 
@@ -362,3 +365,11 @@ def inherited_state(session: ChatSession) -> dict[str, Any]:
         result = patches.overlay(result, state)
     return result
 
+
+# Thin twins for async code; the synchronous functions are the truth.
+aappend = sync_to_async(append)
+arecord = sync_to_async(record)
+afind = sync_to_async(find)
+aedit = sync_to_async(edit)
+awithdraw = sync_to_async(withdraw)
+awindow = sync_to_async(window)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.db import IntegrityError, connections, router
 
 from .. import agents, conf, dialects, log, signals
@@ -17,7 +18,8 @@ from ..models import ChatSession
 from ..rules import concurrency, lifecycle, timeouts
 from ..rules.concurrency import ANY, Client
 from ..rules.timeouts import TimeoutOverrides
-from . import limits, messages as conversation, writing
+from . import limits, writing
+from . import messages as conversation
 from .expiry import record_expiry
 
 #: Attempts to open where others open the same at the same instant; each failed one found a winner.
@@ -55,7 +57,7 @@ class Opening:
     slot: str | None = None
 
 
-def open(  # noqa: A001 - the field's word
+def open(  # noqa: A001, PLR0913 - the field's word, and its fields
     owner: Any,
     *,
     agent: str | None = None,
@@ -241,7 +243,7 @@ def create(wanted: Opening, now: datetime, using: str) -> ChatSession:
         application=wanted.application,
         external_id=wanted.external_id,
         parent=wanted.parent,
-        root_id=wanted.parent and (wanted.parent.root_id or wanted.parent.pk),
+        root_id=None if wanted.parent is None else wanted.parent.root_id or wanted.parent.pk,
         forked_from=wanted.source,
         forked_from_sequence=wanted.source_sequence,
         environment=wanted.environment,
@@ -286,9 +288,7 @@ def _copied(wanted: Opening, using: str) -> list[log.Entry]:
     return [forked, *(conversation.copy(event) for event in current)]
 
 
-def fork(
-    session: ChatSession, *, at: int | None = None, title: str | None = None, client: Client = ANY
-) -> ChatSession:
+def fork(session: ChatSession, *, at: int | None = None, title: str | None = None, client: Client = ANY) -> ChatSession:
     """Open a new session with the conversation of another as it reads up to a sequence, and the state as it was there.
 
     Args:
@@ -340,3 +340,6 @@ def state_at(session: ChatSession, at: int) -> dict[str, Any]:
     return lifecycle.fold((lifecycle.Event(type_, data) for type_, data in events), start).state
 
 
+# Thin twins for async code; the synchronous functions are the truth.
+aopen = sync_to_async(open)
+afork = sync_to_async(fork)

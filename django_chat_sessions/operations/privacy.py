@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asgiref.sync import sync_to_async
+
 from ..choices import EventType
 from ..models import ChatSession
 from . import writing
@@ -30,3 +32,8 @@ def disown(session: ChatSession) -> ChatSession:
         draft.columns["parent_id"] = None
         draft.columns["root_id"] = None
     return session
+
+
+# Thin twins for async code; the synchronous functions are the truth.
+ahold = sync_to_async(hold)
+arelease = sync_to_async(release)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import IntegrityError
 
 from .. import agents, conf, log
@@ -20,7 +20,6 @@ from ..agents import Agent, Message, RequestContext, Saying, Turn
 from ..choices import ALIVE, EventType, Role, RunStatus
 from ..exceptions import (
     AgentFailed,
-    AgentNotFound,
     AgentUnavailable,
     InvalidRequest,
     MessageNotFound,
@@ -31,7 +30,8 @@ from ..models import ChatSession, Run
 from ..rules import lifecycle
 from ..rules import merge as patches
 from ..rules.concurrency import ANY, Client
-from . import limits, messages as conversation, writing
+from . import limits, writing
+from . import messages as conversation
 from .expiry import abandon
 from .sessions import record_state
 
@@ -121,7 +121,8 @@ def responding(session: ChatSession) -> Agent:
 
 def _answered(session: ChatSession, message: Message) -> Asked:
     """Return what came of a question that was asked before."""
-    run = Run.objects.using(writing.alias(session)).filter(session=session, input_sequence=message.sequence).first()
+    runs = Run.objects.using(writing.alias(session)).filter(session=session)
+    run = runs.filter(input_sequence=message.sequence or 0).first()
     return Asked(message, created=False, run=run, reply=reply_of(session, run))
 
 
@@ -142,12 +143,13 @@ def _start(draft: writing.Draft, agent: Agent, message: Message, *, is_available
         raise AgentUnavailable
     must_finish = draft.now + timedelta(seconds=agent.time_limit_seconds)
     draft.come_back()
-    question = replace(message, sequence=draft.next_sequence, created_at=draft.now)
+    sequence = draft.next_sequence
+    question = replace(message, sequence=sequence, created_at=draft.now)
     draft.entries.append(replace(conversation.entry(message), created_at=draft.now))
     run = runs.create(
         session=draft.session,
         status=RunStatus.RUNNING,
-        input_sequence=question.sequence,
+        input_sequence=sequence,
         created_at=draft.now,
         started_at=draft.now,
         expires_at=must_finish,
@@ -196,8 +198,7 @@ def respond(agent: Agent, turn: Turn) -> list[Message]:
         OutOfTime: the agent's time limit passed; a synchronous one is asked between its pieces.
         Exception: whatever the agent raises.
     """
-    assert agent.respond is not None
-    answer = agent.respond(turn)
+    answer = None if agent.respond is None else agent.respond(turn)
     if inspect.isawaitable(answer) or isinstance(answer, AsyncIterator):
         return async_to_sync(_collect)(answer, agent.time_limit_seconds)
     until = time.monotonic() + agent.time_limit_seconds
@@ -258,12 +259,14 @@ def _finish(session: ChatSession, run: Run, said: Sequence[Message], patch: Mapp
             for message in said:
                 stored = replace(conversation.entry(message), external_id=None, created_at=draft.now)
                 stored = replace(stored, data={**stored.data, "run": str(run.uuid)})
-                reply = replace(message, sequence=draft.next_sequence, run=str(run.uuid), created_at=draft.now, external_id=None)
+                reply = replace(
+                    message, sequence=draft.next_sequence, run=str(run.uuid), created_at=draft.now, external_id=None
+                )
                 draft.entries.append(stored)
             if patch:
                 record_state(draft, patch)
             current.status, current.finished_at = RunStatus.SUCCEEDED, draft.now
-            current.output_sequence = reply and reply.sequence
+            current.output_sequence = None if reply is None else reply.sequence
             data = {"run": str(run.uuid), "output_sequence": current.output_sequence}
             draft.record(EventType.RUN_SUCCEEDED, data)
             draft.touch()
@@ -289,3 +292,7 @@ def _fail(session: ChatSession, run: Run, error: str) -> None:
         if runs.filter(status__in=ALIVE).update(status=run.status, error=error, finished_at=draft.now):
             draft.record(EventType.RUN_FAILED, {"run": str(run.uuid), "error": error})
     run.refresh_from_db()
+
+
+# Thin twins for async code; the synchronous functions are the truth.
+aask = sync_to_async(ask)

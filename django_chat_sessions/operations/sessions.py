@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from asgiref.sync import sync_to_async
+
 from .. import agents, conf, dialects, log, signals, statements
 from ..choices import ALIVE, LIVE, EndReason, EventType, RunStatus
 from ..exceptions import LegalHold, RenewalLimitReached, SequenceConflict
@@ -137,7 +139,9 @@ def change(
     asked = {"title": title, "tags": tags, "metadata": metadata and dict(metadata) if metadata else metadata}
     with writing.writing(session, live=False, expected_sequence=expected_sequence) as draft:
         given = {name: value for name, value in asked.items() if value is not None}
-        changed = {name: value for name, value in given.items() if not patches.same(getattr(draft.session, name), value)}
+        changed = {
+            name: value for name, value in given.items() if not patches.same(getattr(draft.session, name), value)
+        }
         if changed:
             draft.record(EventType.SESSION_CHANGED, changed)
     return session
@@ -213,9 +217,7 @@ def _close(draft: writing.Draft, type_: EventType, reason: str) -> None:
 
 
 def _end_children(draft: writing.Draft) -> None:
-    children = ChatSession.objects.using(writing.alias(draft.session)).filter(
-        parent=draft.session, status__in=LIVE
-    )
+    children = ChatSession.objects.using(writing.alias(draft.session)).filter(parent=draft.session, status__in=LIVE)
     for child in children.order_by("pk"):
         row = log.lock(child)
         if row.status not in LIVE:
@@ -245,3 +247,15 @@ def delete(session: ChatSession, *, expected_sequence: int | None = None) -> int
             raise LegalHold
         ChatSession.objects.using(using).filter(pk__in=[pk for pk, _ in rows]).delete()
     return len(rows)
+
+
+# Thin twins for async code; the synchronous functions are the truth.
+aresume = sync_to_async(resume)
+aheartbeat = sync_to_async(heartbeat)
+arenew = sync_to_async(renew)
+achange_timeout = sync_to_async(change_timeout)
+achange = sync_to_async(change)
+achange_state = sync_to_async(change_state)
+aend = sync_to_async(end)
+afail = sync_to_async(fail)
+adelete = sync_to_async(delete)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
+from asgiref.sync import sync_to_async
+
 from .. import dialects, log
 from ..choices import LIVE, MESSAGE_TYPES, EventType
 from ..exceptions import IllegalTransition
@@ -81,3 +83,7 @@ def _odd(row: ChatSession, now: Any) -> Iterator[tuple[str, Any, Any]]:
         yield "expires_at", row.expires_at, row.created_at
     if (row.status in LIVE) != (row.ended_at is None):
         yield "ended_at", row.ended_at, row.status
+
+
+# Thin twins for async code; the synchronous functions are the truth.
+averify = sync_to_async(verify)

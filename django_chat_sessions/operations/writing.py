@@ -54,7 +54,7 @@ class Draft:
         """The sequence of the event that is recorded next."""
         return self.session.last_sequence + len(self.entries) + 1
 
-    def record(self, type: str, data: dict[str, Any] | None = None, **fields: Any) -> int:
+    def record(self, type: str, data: dict[str, Any] | None = None, **fields: Any) -> int:  # noqa: A002 - the field's word
         """Add an event and return its sequence."""
         sequence = self.next_sequence
         self.entries.append(log.Entry(type=type, data=data or {}, **fields))
@@ -90,7 +90,12 @@ class Draft:
 
 
 def check(
-    session: ChatSession, now: datetime, *, client: Client = ANY, expected_sequence: int | None = None, live: bool = True
+    session: ChatSession,
+    now: datetime,
+    *,
+    client: Client = ANY,
+    expected_sequence: int | None = None,
+    live: bool = True,
 ) -> None:
     """Refuse what stands against a write, in the order in which a caller is told.
 

@@ -10,13 +10,16 @@ class Sized(Protocol):
     """What the window needs to know of a message."""
 
     @property
-    def role(self) -> str: ...
+    def role(self) -> str:
+        """Who speaks."""
 
     @property
-    def content(self) -> str: ...
+    def content(self) -> str:
+        """The text."""
 
     @property
-    def token_count(self) -> int | None: ...
+    def token_count(self) -> int | None:
+        """Its own count, where somebody counted."""
 
 
 M = TypeVar("M", bound=Sized)

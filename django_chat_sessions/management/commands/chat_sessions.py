@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, close_old_connections, router
 
-from django_chat_sessions import schedule
+from django_chat_sessions import conf, schedule
 from django_chat_sessions.exceptions import SessionNotFound
 from django_chat_sessions.models import ChatSession
 from django_chat_sessions.operations import expiry
@@ -64,9 +64,7 @@ class Command(BaseCommand):
         parser = commands.add_parser("verify", help=text, description=f"{text} Exits with 1 if any does.")
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument("--all", action="store_true", help="verify every session")
-        which.add_argument(
-            "--session", action="append", metavar="UUID", help="verify this session; may be repeated"
-        )
+        which.add_argument("--session", action="append", metavar="UUID", help="verify this session; may be repeated")
 
     @staticmethod
     def _add_schedule(commands: Any) -> None:
@@ -98,9 +96,7 @@ class Command(BaseCommand):
             metavar="SECONDS",
             help="pause between two rounds of a loop (default: %(default)g)",
         )
-        parser.add_argument(
-            "--limit", type=positive, metavar="N", help="sessions at the most, of each kind and round"
-        )
+        parser.add_argument("--limit", type=positive, metavar="N", help="sessions at the most, of each kind and round")
 
     # -- verify
 
@@ -182,17 +178,25 @@ class Command(BaseCommand):
         self.stdout.write("Stopped.")
 
     def _round(self, limit: int | None, stop: threading.Event | None = None) -> None:
-        done = {}
-        for sweep in (expiry.warn, expiry.expire, expiry.recover):
-            if stop is not None and stop.is_set():
-                return
-            swept = sweep(limit=limit)
-            done[swept.task] = swept.count
+        done = {name: _sweep(sweep, limit, stop) for name, sweep in _SWEEPS.items()}
         if stop is None or any(done.values()):
-            self.stdout.write(", ".join(f"{task}: {count}" for task, count in done.items()))
+            self.stdout.write(", ".join(f"{name}: {count}" for name, count in done.items()))
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
+_SWEEPS = {"warn": expiry.warn, "expire": expiry.expire, "recover": expiry.recover}
+
+
+def _sweep(sweep: Callable[..., expiry.Swept], limit: int | None, stop: threading.Event | None) -> int:
+    """Sweep in batches, so that a loop over a large backlog stops soon after it was told to."""
+    size, count = conf.get().SWEEP_BATCH, 0
+    while stop is None or not stop.is_set():
+        wanted = size if limit is None else min(size, limit - count)
+        done = sweep(limit=wanted).count
+        count += done
+        if done < wanted or count == limit:
+            break
+    return count
 
 
 def _differences(session: ChatSession) -> list[Any]:

@@ -1,0 +1,173 @@
+"""The admin of sessions: a list to search, a page to read, and the few things that staff may do."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.contrib.admin import helpers
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import DateTimeField, Value
+from django.http import HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from ..choices import LIVE
+from ..models import ChatSession
+from . import commands, display, facts, filters, listing, pages, searching
+from .commands import COMMANDS, DELETE, END, RENEW, Command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from django.db.models import QuerySet
+    from django.http import HttpRequest, HttpResponse
+    from django.urls import URLPattern
+    from django.utils.safestring import SafeString
+
+    _ModelAdmin = admin.ModelAdmin[ChatSession]
+else:
+    _ModelAdmin = admin.ModelAdmin
+
+#: Sessions that one action takes, and refusals that it explains.
+ACTION_LIMIT = 1_000
+EXPLAINED = 10
+
+#: What the addresses of the list may filter by, besides the filters with a class of their own.
+_LOOKUPS = frozenset(
+    {"strategy__exact", "is_held__exact", "created_at__gte", "created_at__lt"}
+    | {spec.parameter_name for spec in (filters.StatusFilter, filters.AgentFilter, filters.ApplicationFilter)}
+    | {filters.OwnerFilter.parameter_name, filters.ParentFilter.parameter_name}
+)
+
+
+@admin.register(ChatSession)
+class ChatSessionAdmin(_ModelAdmin):
+    """Sessions: list, search, read, end, renew, hold and delete. No field is edited."""
+
+    list_display = (
+        "conversation", "status_now", "owner_name", "agent", "created_at", "last_activity_at", "expires",
+        "message_count", "token_count", "is_held",
+    )  # fmt: skip
+    list_display_links = ("conversation",)
+    list_filter = (
+        filters.StatusFilter,
+        filters.AgentFilter,
+        filters.ApplicationFilter,
+        filters.OwnerFilter,
+        filters.ParentFilter,
+        "strategy",
+        "is_held",
+        "created_at",
+    )
+    list_select_related = ("owner",)
+    list_per_page = 50
+    list_max_show_all = 0
+    sortable_by = ()
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    paginator = listing.BoundedPaginator
+    search_fields = ("title",)
+    search_help_text = gettext_lazy("Public id, owner’s name, or words of the title")
+    actions = ("end_selected", "renew_selected", "delete_selected")
+    change_form_template = "admin/chat_sessions/chatsession/page.html"
+    confirmation_template = "admin/chat_sessions/chatsession/confirm.html"
+
+    class Media:
+        css = {"all": ["chat_sessions/admin.css"]}
+
+    # -- The list ------------------------------------------------------------------------------------------------
+
+    @admin.display(description=gettext_lazy("conversation"))
+    def conversation(self, session: ChatSession) -> SafeString:
+        """Show the title and the public id."""
+        template = '<span class="chat-title" dir="auto">{}</span> <small class="chat-id">{}</small>'
+        return format_html(template, facts.name(session), session.uuid)
+
+    @admin.display(description=gettext_lazy("status"))
+    def status_now(self, session: ChatSession) -> SafeString:
+        """Show the status as a reader sees it."""
+        return display.badge(session.status_at(session.as_of))  # type: ignore[attr-defined]
+
+    @admin.display(description=gettext_lazy("owner"))
+    def owner_name(self, session: ChatSession) -> SafeString | str:
+        """Show the owner, with a link to all of theirs."""
+        if session.owner is None:
+            return "–"
+        href = facts.list_url(owner=session.owner_id)
+        return format_html('<a href="{}">{}</a>', href, display.visible(session.owner.get_username()))
+
+    @admin.display(description=gettext_lazy("expires"))
+    def expires(self, session: ChatSession) -> SafeString | str:
+        """Show how long is left, or since when there is nothing left."""
+        now = session.as_of  # type: ignore[attr-defined]
+        near = " chat-near" if display.is_near_expiration(session, now) else ""
+        left = display.time_left(session, now)
+        template = '<time class="nowrap{}" datetime="{}" title="{}">{}</time>'
+        at = session.expires_at
+        return format_html(template, near, at.isoformat(), at.isoformat(), left) if left else "–"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[listing.BoundedChangeList]:
+        """Use the list that costs the same however long the table is."""
+        return listing.BoundedChangeList
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ChatSession]:
+        """Return the rows of the list, each with the instant at which it is told."""
+        as_of = Value(listing.instant(request), output_field=DateTimeField())
+        return super().get_queryset(request).defer(*facts.HEAVY).annotate(as_of=as_of)
+
+    def get_ordering(self, request: HttpRequest) -> Sequence[str]:
+        """Order one user's by their latest activity, which an index serves; all by their opening."""
+        return ("-last_activity_at", "-pk") if "owner" in request.GET else ("-pk",)
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Allow only what the filters ask; anything else is a question that no index answers."""
+        return lookup in _LOOKUPS
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[ChatSession], search_term: str
+    ) -> tuple[QuerySet[ChatSession], bool]:
+        """Find by public id, owner or title."""
+        return searching.sessions(queryset, search_term), False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the list."""
+        return super().changelist_view(request, {"title": _("Chat sessions"), **(extra_context or {})})
+
+    # -- One session ---------------------------------------------------------------------------------------------
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: sessions are opened by their users."""
+        return False
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> ChatSession | None:
+        """Find a session by its key or by its public id."""
+        uuid = searching.public_id(object_id)
+        if uuid is None:
+            lookup = {"pk": object_id}
+        rows = ChatSession.objects.select_related("owner", "parent", "root", "forked_from")
+        try:
+            return rows.filter(uuid=uuid).first() if uuid else rows.filter(pk=int(object_id)).first()
+        except ValueError:
+            return None
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show a session; there is nothing to submit."""
+        if request.method not in {"GET", "HEAD"}:
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        return self._change_view(request, object_id, extra_context)
