@@ -98,6 +98,8 @@ def append(
 ) -> bool:
     """Append messages or application events to a live session, adjacent, and note the activity.
 
+    Without any, the activity alone.
+
     The session's counters and instants are refreshed in place.
 
     Returns:
@@ -166,26 +168,32 @@ def create(session: ChatSession, entries: Sequence[Entry], *, using: str) -> Non
     insert(using, ((session.pk, n, entry) for n, entry in enumerate(entries, 1)), now=session.created_at)
 
 
-def write_each(using: str, pairs: Sequence[tuple[ChatSession, Entry]], *, now: datetime, **columns: Any) -> None:
-    """Record one event in each of many sessions whose rows the caller has locked: one UPDATE and one INSERT.
+def write_each(
+    using: str, pairs: Sequence[tuple[ChatSession, Sequence[Entry]]], *, now: datetime, **columns: Any
+) -> None:
+    """Record events in each of many sessions whose rows the caller has locked: one UPDATE and one INSERT.
 
     Args:
         using: the database.
-        pairs: each session, refreshed in place, and its event.
+        pairs: each session, refreshed in place, and its events.
         now: the instant of the events.
         columns: columns of all the rows that no event tells.
     """
     names = {"last_sequence", *columns}
-    for session, entry in pairs:
+    rows: list[tuple[int, int, Entry]] = []
+    for session, entries in pairs:
         before = projection_of(session)
-        after = lifecycle.apply(before, lifecycle.Event(entry.type, entry.data, entry.token_count))
+        after = lifecycle.fold(
+            (lifecycle.Event(entry.type, entry.data, entry.token_count) for entry in entries), before
+        )
+        rows += ((session.pk, before.last_sequence + n, entry) for n, entry in enumerate(entries, 1))
         changed = {**_columns(before, after), **columns}
         names |= changed.keys()
         for name, value in changed.items():
             setattr(session, name, value)
     if pairs:
         ChatSession.objects.using(using).bulk_update([session for session, _ in pairs], sorted(names), batch_size=BATCH)
-        insert(using, ((session.pk, session.last_sequence, entry) for session, entry in pairs), now=now)
+        insert(using, rows, now=now)
 
 
 def insert(using: str, rows: Iterable[tuple[int, int, Entry]], *, now: datetime) -> None:

@@ -161,7 +161,7 @@ class ChatSessionMiddleware:
 
 
 @cache
-def _extended(kind: type[HttpRequest]) -> type[ChatRequest]:
+def _extended(kind: Any) -> type[ChatRequest]:
     return cast("type[ChatRequest]", type(kind.__name__, (ChatRequest, kind), {}))
 
 

@@ -52,7 +52,9 @@ class Append:
         for number, entry in enumerate(entries, 1):
             parameters |= _values(entry, number)
         connection = connections[using]
-        sql = f"WITH bumped AS ({self.update}), added AS ({self.insert}) SELECT {', '.join(MOVED)} FROM bumped"
+        sql = self.update
+        if self.insert:
+            sql = f"WITH bumped AS ({sql}), added AS ({self.insert}) SELECT {', '.join(MOVED)} FROM bumped"
         if connection.in_atomic_block and any(entry.external_id is not None for entry in entries):
             with transaction.atomic(using=using), connection.cursor() as cursor:
                 cursor.execute(sql, parameters)
@@ -69,8 +71,8 @@ class Append:
         with transaction.atomic(using=using), connection.cursor() as cursor:
             cursor.execute(self.update, parameters)
             row = cursor.fetchone()
-            if row is None:
-                return None
+            if row is None or not entries:
+                return row and _from_sqlite(connection, row)
             first = row[MOVED.index("last_sequence")] - len(entries)
             values: dict[str, Any] = {"id": parameters["id"]}
             for number, entry in enumerate(entries, 1):
@@ -114,7 +116,7 @@ def append(
     expected: bool,
     limited: bool,
 ) -> Append:
-    """Build the append for a database, the timeouts above the session and a shape of events.
+    """Build the append for a database, the timeouts above the session and a shape of events; of none, activity alone.
 
     Args:
         using: the database's alias.
@@ -139,10 +141,11 @@ def append(
         where.append("s.last_sequence = %(expected)s")
     if limited and messages:
         where.append(f"s.message_count + {messages} <= %(limit)s")
-    returning = "s.id, " + ", ".join(f"s.{name}" for name in MOVED) if dialect.now else ", ".join(MOVED)
-    update = update_session(sets, where, returning)
-    inserted = _insert_postgresql(shape) if dialect.now else _insert_sqlite(shape)
-    return Append(update, inserted, shape)
+    returning = ", ".join(f"s.{name}" for name in MOVED) if dialect.now else ", ".join(MOVED)
+    if shape and dialect.now:
+        returning = f"s.id, {returning}"
+    insert = _insert_postgresql if dialect.now else _insert_sqlite
+    return Append(update_session(sets, where, returning), insert(shape) if shape else "", shape)
 
 
 def update_session(sets: Mapping[str, str], where: Sequence[str], returning: str) -> str:

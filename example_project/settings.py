@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from django_chat_sessions.schedule import beat_schedule
+
 from . import environment as env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -100,8 +102,6 @@ CHAT_SESSIONS: dict[str, Any] = {
 
 # ---------------------------------------------------------------------------------------------- Django REST framework
 
-THROTTLING = env.flag("DEMO_THROTTLING", default=True)
-
 REST_FRAMEWORK: dict[str, Any] = {
     # The first one decides how nobody in particular is answered: 401 by a token, 403 by Django's session.
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -115,7 +115,7 @@ REST_FRAMEWORK: dict[str, Any] = {
             "rest_framework.throttling.AnonRateThrottle",
             "rest_framework.throttling.UserRateThrottle",
         ]
-        if THROTTLING
+        if env.flag("DEMO_THROTTLING", default=True)
         else []
     ),
     "DEFAULT_THROTTLE_RATES": {"anon": "60/min", "user": "600/min"},
@@ -149,9 +149,15 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
         "data_folder_in": str(BROKER_DIR / "messages"),
         "data_folder_out": str(BROKER_DIR / "messages"),
         "control_folder": str(BROKER_DIR / "control"),
+        "polling_interval": 0.25,
     }
     # Each remote command and heartbeat would be a file.
     CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 
+# Sessions are warned and expired while one watches; in production once a minute does.
+SWEEP_SECONDS = env.number("DEMO_SWEEP_SECONDS", 5)
+
 if "django_celery_beat" in INSTALLED_APPS:
     CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+else:
+    CELERY_BEAT_SCHEDULE = beat_schedule(seconds=SWEEP_SECONDS)

@@ -9,6 +9,7 @@ from django import forms
 from django.db import router
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext_lazy
 
 from .. import log
 from ..choices import EndReason
@@ -42,6 +43,7 @@ class Command:
         label: on its button.
         question: what staff confirms.
         done: what is logged, and said of one session.
+        counted: what is said of a ``number`` of sessions, where it can be done to several.
         perform: the operation, of the session and the reason.
         applies: whether it makes sense for a session at an instant.
         asks_reason: whether staff has to say why.
@@ -55,6 +57,7 @@ class Command:
     done: StrOrPromise
     perform: Callable[[ChatSession, str], object]
     applies: Callable[[ChatSession, datetime], bool]
+    counted: StrOrPromise = ""
     asks_reason: bool = False
     removes: bool = False
 
@@ -71,6 +74,7 @@ END = Command(
     label=_("End"),
     question=_("End this conversation? Nobody can write to it afterwards; it stays readable."),
     done=_("Ended."),
+    counted=ngettext_lazy("Ended %(number)d session.", "Ended %(number)d sessions.", "number"),
     perform=lambda session, _reason: sessions.end(session, reason=EndReason.ADMIN),
     applies=ChatSession.is_live_at,
 )
@@ -80,6 +84,7 @@ RENEW = Command(
     label=_("Renew"),
     question=_("Renew this session? Its idle timeout starts anew."),
     done=_("Renewed."),
+    counted=ngettext_lazy("Renewed %(number)d session.", "Renewed %(number)d sessions.", "number"),
     perform=lambda session, _reason: sessions.renew(session),
     applies=ChatSession.is_live_at,
 )
@@ -109,6 +114,7 @@ DELETE = Command(
     label=_("Delete"),
     question=_("Delete this session, its conversation and all sessions under it? Nothing is left."),
     done=_("Deleted."),
+    counted=ngettext_lazy("Deleted %(number)d session.", "Deleted %(number)d sessions.", "number"),
     perform=lambda session, _reason: sessions.delete(session),
     applies=lambda session, _now: not session.is_held,
     removes=True,

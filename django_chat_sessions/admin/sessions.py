@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin, messages
-from django.contrib.admin import helpers
-from django.contrib.admin.utils import quote, unquote
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import DateTimeField, Value
-from django.http import HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import HttpResponseNotAllowed
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
-from ..choices import LIVE
 from ..models import ChatSession
-from . import commands, display, facts, filters, listing, pages, searching
-from .commands import COMMANDS, DELETE, END, RENEW, Command
+from . import display, facts, filters, listing, pages, searching
+from .acting import CommandsMixin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
-    from django.urls import URLPattern
     from django.utils.safestring import SafeString
 
     _ModelAdmin = admin.ModelAdmin[ChatSession]
 else:
     _ModelAdmin = admin.ModelAdmin
 
-#: Sessions that one action takes, and refusals that it explains.
-ACTION_LIMIT = 1_000
-EXPLAINED = 10
+_RELATIVES = ("parent", "root", "forked_from")
+_NOT_OF_RELATIVES = [f"{relative}__{field}" for relative in _RELATIVES for field in facts.HEAVY]
 
 #: What the addresses of the list may filter by, besides the filters with a class of their own.
 _LOOKUPS = frozenset(
@@ -47,7 +41,7 @@ _LOOKUPS = frozenset(
 
 
 @admin.register(ChatSession)
-class ChatSessionAdmin(_ModelAdmin):
+class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
     """Sessions: list, search, read, end, renew, hold and delete. No field is edited."""
 
     list_display = (
@@ -75,8 +69,6 @@ class ChatSessionAdmin(_ModelAdmin):
     search_fields = ("title",)
     search_help_text = gettext_lazy("Public id, owner’s name, or words of the title")
     actions = ("end_selected", "renew_selected", "delete_selected")
-    change_form_template = "admin/chat_sessions/chatsession/page.html"
-    confirmation_template = "admin/chat_sessions/chatsession/confirm.html"
 
     class Media:
         css = {"all": ["chat_sessions/admin.css"]}
@@ -152,13 +144,10 @@ class ChatSessionAdmin(_ModelAdmin):
     ) -> ChatSession | None:
         """Find a session by its key or by its public id."""
         uuid = searching.public_id(object_id)
-        if uuid is None:
-            lookup = {"pk": object_id}
-        rows = ChatSession.objects.select_related("owner", "parent", "root", "forked_from")
-        try:
-            return rows.filter(uuid=uuid).first() if uuid else rows.filter(pk=int(object_id)).first()
-        except ValueError:
-            return None
+        rows = ChatSession.objects.select_related("owner", *_RELATIVES).defer(*_NOT_OF_RELATIVES)
+        if uuid is not None:
+            return rows.filter(uuid=uuid).first()
+        return rows.filter(pk=int(object_id)).first() if object_id.isdecimal() else None
 
     def change_view(
         self,
@@ -170,4 +159,11 @@ class ChatSessionAdmin(_ModelAdmin):
         """Show a session; there is nothing to submit."""
         if request.method not in {"GET", "HEAD"}:
             return HttpResponseNotAllowed(["GET", "HEAD"])
-        return self._change_view(request, object_id, extra_context)
+        if not self.has_view_or_change_permission(request):
+            raise PermissionDenied
+        session = self.get_object(request, unquote(object_id))
+        if session is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        context = pages.context(self, request, session) | (extra_context or {})
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        return TemplateResponse(request, "admin/chat_sessions/chatsession/page.html", context)

@@ -82,7 +82,7 @@ def _shortest_timeout_minutes() -> int:
     return min(least, conf.get().MIN_TIMEOUT_MINUTES)
 
 
-def _odd(agent: Agent) -> Iterator[tuple[str, str]]:
+def _odd(agent: Any) -> Iterator[tuple[str, str]]:
     if not agent.name or len(agent.name) > NAME_LENGTH:
         yield "has an impossible name", f"Give it one of 1 to {NAME_LENGTH} characters."
     if agent.respond is not None and not callable(agent.respond):

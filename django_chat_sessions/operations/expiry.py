@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,9 @@ from ..choices import ALIVE, LIVE, EndReason, EventType, RunStatus
 from ..models import ChatSession, Run
 from ..rules import timeouts
 from . import writing
+
+#: What is said of an answer that was never finished.
+GIVEN_UP = "The answer was not finished in time."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,8 @@ def reason(session: ChatSession) -> str:
 
 def record_expiry(session: ChatSession, now: datetime) -> None:
     """Record that a locked session, whose deadline has passed, expired."""
-    log.write(session, [_expired(session)], now=max(now, session.expires_at))
-    Run.objects.using(writing.alias(session)).filter(session=session, status__in=ALIVE).update(
-        status=RunStatus.FAILED, error="The session expired.", finished_at=now
-    )
+    runs = _give_up(writing.alias(session), [session.pk], now).get(session.pk, [])
+    log.write(session, [*runs, _expired(session)], now=max(now, session.expires_at))
     writing.announce(signals.session_expired, session)
 
 
@@ -93,14 +94,24 @@ def _expire_batch(using: str, size: int) -> int:
         now = dialects.now(using)
         due = ChatSession.objects.using(using).due_for_expiry(now).order_by("expires_at", "pk")
         sessions = list(_lock(due, using)[:size])
-        entries = [(session, _expired(session)) for session in sessions]
-        ids = [session.pk for session in sessions]
-        runs = Run.objects.using(using).filter(session__in=ids, status__in=ALIVE)
-        runs.update(status=RunStatus.FAILED, error="The session expired.", finished_at=now)
-        log.write_each(using, entries, now=now)
+        runs = _give_up(using, [session.pk for session in sessions], now)
+        pairs = [(session, [*runs.get(session.pk, ()), _expired(session)]) for session in sessions]
+        log.write_each(using, pairs, now=now)
         for session in sessions:
             writing.announce(signals.session_expired, session)
     return len(sessions)
+
+
+def _give_up(using: str, sessions: Sequence[int], now: datetime) -> dict[int, list[log.Entry]]:
+    """Mark the unfinished answers of expiring sessions as failed; return the events that say so."""
+    entries: dict[int, list[log.Entry]] = {}
+    alive = Run.objects.using(using).filter(session__in=sessions, status__in=ALIVE)
+    for session, uuid in alive.values_list("session_id", "uuid"):
+        data = {"run": str(uuid), "error": GIVEN_UP}
+        entries.setdefault(session, []).append(log.Entry(type=EventType.RUN_FAILED, data=data))
+    if entries:
+        alive.update(status=RunStatus.FAILED, error=GIVEN_UP, finished_at=now)
+    return entries
 
 
 def _lock(rows: Any, using: str) -> Any:
@@ -116,7 +127,7 @@ def _warn_batch(using: str, size: int) -> int:
         entries = []
         for session in sessions:
             data = {"expires_at": log.iso(session.expires_at)}
-            entries.append((session, log.Entry(type=EventType.SESSION_EXPIRING, data=data)))
+            entries.append((session, [log.Entry(type=EventType.SESSION_EXPIRING, data=data)]))
         log.write_each(using, entries, now=now, warned_at=now)
         for session in sessions:
             writing.announce(signals.session_expiring, session)
@@ -158,10 +169,9 @@ def _recover_batch(using: str, size: int) -> int:
 def abandon(draft: writing.Draft, run: Run) -> bool:
     """Mark a run as failed that its process did not finish; tell whether it was still alive."""
     runs = Run.objects.using(writing.alias(draft.session)).filter(pk=run.pk, status__in=ALIVE)
-    error = "The answer was not finished in time."
-    if not runs.update(status=RunStatus.FAILED, error=error, finished_at=draft.now):
+    if not runs.update(status=RunStatus.FAILED, error=GIVEN_UP, finished_at=draft.now):
         return False
-    draft.record(EventType.RUN_FAILED, {"run": str(run.uuid), "error": error})
+    draft.record(EventType.RUN_FAILED, {"run": str(run.uuid), "error": GIVEN_UP})
     return True
 
 

@@ -35,6 +35,9 @@ def resume(session: ChatSession, *, client: Client = ANY, expected_sequence: int
         SessionExpired, SessionEnded: it is over.
         ClientConflict: it belongs to another tab (``per_tab``).
     """
+    before = session.last_activity_at
+    if log.append(session, (), client=client, expected_sequence=expected_sequence):
+        return Resumed(session, (session.last_activity_at - before).total_seconds())
     with writing.writing(session, expected_sequence=expected_sequence) as draft:
         row = draft.session
         if client is not ANY:
@@ -54,8 +57,9 @@ def heartbeat(session: ChatSession, *, client: Client = ANY) -> ChatSession:
         SessionExpired, SessionEnded: it is over.
         ClientConflict: another client holds it.
     """
-    with writing.writing(session, client=client) as draft:
-        draft.touch()
+    if not log.append(session, (), client=client):
+        with writing.writing(session, client=client) as draft:
+            draft.touch()
     return session
 
 
@@ -136,7 +140,7 @@ def change(
     """
     if metadata is not None:
         limits.check_json("metadata", metadata)
-    asked = {"title": title, "tags": tags, "metadata": metadata and dict(metadata) if metadata else metadata}
+    asked = {"title": title, "tags": tags, "metadata": None if metadata is None else dict(metadata)}
     with writing.writing(session, live=False, expected_sequence=expected_sequence) as draft:
         given = {name: value for name, value in asked.items() if value is not None}
         changed = {

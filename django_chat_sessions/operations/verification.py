@@ -42,7 +42,7 @@ def verify(session: ChatSession) -> list[Difference]:
     using = writing.alias(session)
     with log.begin(using):
         row = log.lock(session)
-        events = list(SessionEvent.objects.using(using).filter(session=row).order_by("sequence"))
+        events = list(SessionEvent.objects.using(using).filter(session=row).defer("content").order_by("sequence"))
         now = dialects.now(using)
     return [Difference(str(row.uuid), *found) for found in (*_gaps(events), *_folded(row, events), *_odd(row, now))]
 

@@ -7,7 +7,7 @@ from django.contrib.auth.mixins import LoginRequiredMixin
 from django.urls import reverse
 from django.views.generic import TemplateView
 from rest_framework.authtoken.views import ObtainAuthToken
-from rest_framework.throttling import AnonRateThrottle
+from rest_framework.views import APIView
 
 from django_chat_sessions import agents
 
@@ -41,4 +41,4 @@ class ObtainToken(ObtainAuthToken):
     # Whoever asks for a token is nobody yet: a browser's session cookie would bring its CSRF check along, and an
     # outdated token a 401.
     authentication_classes = ()
-    throttle_classes = (AnonRateThrottle,) if settings.THROTTLING else ()
+    throttle_classes = APIView.throttle_classes

@@ -83,7 +83,10 @@ const REASONS = {
 };
 export const reasonText = (reason) => REASONS[reason] ?? (reason ? `“${reason}”` : "");
 
-export const agents = readJSON("agents") ?? [];
+const ORDER = ["tasks", "echo", "slow_echo", "companion", "notebook", "kiosk", "vault", "broken", "unavailable"];
+const place = ({ name }) => (ORDER.indexOf(name) + ORDER.length + 1) % (ORDER.length + 1); // whoever is not known comes last
+
+export const agents = (readJSON("agents") ?? []).sort((a, b) => place(a) - place(b));
 const byName = new Map(agents.map((agent) => [agent.name, agent]));
 export const agentOf = (name) => byName.get(name) ?? { name, description: "", strategy: "multiple" };
 
@@ -101,7 +104,7 @@ export const STRATEGY = {
 };
 
 export const SUGGESTIONS = {
-  tasks: ["Create a task: Review Q4 budget", "Create a task: Water the plants", "Mark it complete"],
+  tasks: ["Create a task: Review Q4 budget", "Mark it complete", "Show my tasks"],
   echo: ["Is anybody there?", "Say it back to me"],
   slow_echo: ["Take your time and say this back to me, one word after the other"],
   companion: ["Good to see you again"],
