@@ -2,6 +2,7 @@
 #
 #   make demo     the example project, on http://127.0.0.1:8000/ (PORT, DATABASE_URL, CELERY_BROKER_URL, DB=postgres)
 #   make test     the suite, on SQLite and on an embedded PostgreSQL, and on DATABASE_URL where set (ARGS="-k expiry")
+#   make matrix   most of the suite on each Python and Django of tox.ini
 #   make lint     ruff, mypy, import contracts, missing migrations
 #   make bench    what things cost
 #   make docs     the documentation, in docs/_build/html
@@ -70,6 +71,11 @@ ifneq ($(strip $(DATABASE_URL)),)
 	@echo "== The suite on DATABASE_URL =="
 	@TEST_DATABASE=url $(BIN)/python -m pytest $(ARGS)
 endif
+
+# The Pythons and Djangos of tox.ini, without what `make test` alone covers: the browser and the slow ones.
+.PHONY: matrix
+matrix: $(VENV)/.installed-dev
+	@$(BIN)/tox run --quiet $(if $(ARGS),-- $(ARGS))
 
 .PHONY: bench
 bench: $(VENV)/.installed-test

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import DatabaseError, connections, transaction
@@ -281,7 +281,7 @@ def _columns(before: lifecycle.Projection, after: lifecycle.Projection) -> dict[
 
 def iso(value: datetime) -> str:
     """Return an instant as the log and the API write it: ISO 8601, UTC, microseconds, ``Z``."""
-    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def violated(error: DatabaseError, constraint: str) -> bool:

@@ -1,4 +1,4 @@
-"""How staff acts on sessions: buttons on a session's page that ask first, and actions on what is selected in the list."""
+"""How staff acts on sessions: buttons on a session's page that ask first, and actions of the list."""
 
 from __future__ import annotations
 
@@ -66,15 +66,13 @@ class CommandsMixin(_ModelAdmin):
             raise PermissionDenied
         session = self.get_object(request, unquote(object_id))
         if session is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            return self.missing(request, object_id)
         form = ReasonForm(request.POST or None) if command.asks_reason else None
         if request.method == "POST" and (form is None or form.is_valid()):
             return self._do(request, command, session, form.cleaned_data["reason"] if form else "")
         return self._ask(request, command, [session], form=form, original=session)
 
-    def _do(
-        self, request: HttpRequest, command: Command, session: ChatSession, reason: str
-    ) -> HttpResponse:
+    def _do(self, request: HttpRequest, command: Command, session: ChatSession, reason: str) -> HttpResponse:
         page = facts.session_url(session)
         if command.name in {"hold", "release"} and not command.applies(session, instant(request)):
             self.message_user(request, _("Nothing to do: it is so already."), messages.WARNING)
@@ -87,9 +85,7 @@ class CommandsMixin(_ModelAdmin):
         self.message_user(request, str(command.done), messages.SUCCESS)
         return HttpResponseRedirect(self._list_url() if command.removes else page)
 
-    def _ask(
-        self, request: HttpRequest, command: Command, chosen: list[ChatSession], **more: Any
-    ) -> HttpResponse:
+    def _ask(self, request: HttpRequest, command: Command, chosen: list[ChatSession], **more: Any) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             "title": command.label,
@@ -104,6 +100,12 @@ class CommandsMixin(_ModelAdmin):
             **more,
         }
         return TemplateResponse(request, "admin/chat_sessions/chatsession/confirm.html", context)
+
+    def missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Say that there is no such session, and return to the list."""
+        said = _("There is no session %(id)s. Perhaps it was deleted?")
+        self.message_user(request, said % {"id": visible(unquote(object_id))}, messages.WARNING)
+        return HttpResponseRedirect(self._list_url())
 
     def _list_url(self) -> str:
         return reverse("admin:chat_sessions_chatsession_changelist")
@@ -121,9 +123,7 @@ class CommandsMixin(_ModelAdmin):
         self._do_selected(request, RENEW, queryset)
 
     @admin.action(permissions=["delete"], description=gettext_lazy("Delete selected sessions"))
-    def delete_selected(
-        self, request: HttpRequest, queryset: QuerySet[ChatSession]
-    ) -> HttpResponse | None:
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[ChatSession]) -> HttpResponse | None:
         """Ask, then delete them, each for itself."""
         if "post" not in request.POST:
             chosen = self._selected(request, queryset)
@@ -131,9 +131,7 @@ class CommandsMixin(_ModelAdmin):
         self._do_selected(request, DELETE, queryset)
         return None
 
-    def _do_selected(
-        self, request: HttpRequest, command: Command, queryset: QuerySet[ChatSession]
-    ) -> None:
+    def _do_selected(self, request: HttpRequest, command: Command, queryset: QuerySet[ChatSession]) -> None:
         chosen = self._selected(request, queryset)
         self._report(request, command, carry_out(command, chosen, admin=self, request=request))
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.db import router
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext_lazy
 
 from .. import log
 from ..choices import EndReason
@@ -174,7 +173,7 @@ def _carry_out(
     with log.begin(router.db_for_write(ChatSession)):
         command.perform(session, reason)
         if command.removes:
-            admin.log_deletions(request, [session])
+            admin.log_deletions(request, [session])  # type: ignore[arg-type]
         else:
             said = gettext("%(done)s Reason: %(reason)s") if reason else "%(done)s"
             admin.log_change(request, session, said % {"done": command.done, "reason": reason})

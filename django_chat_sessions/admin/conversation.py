@@ -80,9 +80,7 @@ class Line:
     data: str
 
 
-def conversation(
-    session: ChatSession, *, before: int | None = None, after: int | None = None
-) -> Page[Bubble]:
+def conversation(session: ChatSession, *, before: int | None = None, after: int | None = None) -> Page[Bubble]:
     """Return a page of a conversation, oldest first: the latest, or what is next to a sequence.
 
     A fixed number of queries, each along an index: the current messages, then the withdrawn ones between them.
@@ -105,9 +103,7 @@ def conversation(
     return Page(items, first if is_older else None, last if is_newer else None)
 
 
-def _current(
-    events: SessionEventQuerySet, before: int | None, after: int | None
-) -> list[SessionEvent]:
+def _current(events: SessionEventQuerySet, before: int | None, after: int | None) -> list[SessionEvent]:
     current = events.current()
     if before is not None:
         return list(current.filter(position__lt=before).order_by("-position")[: PAGE + 1])
@@ -116,9 +112,7 @@ def _current(
     return list(current.order_by("-position")[: PAGE + 1])
 
 
-def _span(
-    found: list[SessionEvent], before: int | None, after: int | None
-) -> tuple[int | None, int | None, str]:
+def _span(found: list[SessionEvent], before: int | None, after: int | None) -> tuple[int | None, int | None, str]:
     """Return between which sequences, exclusive, withdrawn messages belong to this page, and their order."""
     end = found[-1].position if len(found) > PAGE else None
     if before is None and after is not None:
@@ -126,9 +120,7 @@ def _span(
     return end, before, "-sequence"
 
 
-def _withdrawn(
-    events: SessionEventQuerySet, above: int | None, below: int | None, order: str
-) -> list[SessionEvent]:
+def _withdrawn(events: SessionEventQuerySet, above: int | None, below: int | None, order: str) -> list[SessionEvent]:
     """Find messages that have no current version, at the places where they stood."""
     same_place = events.current().filter(position=OuterRef("position")).order_by()
     withdrawal = events.filter(sequence=OuterRef("superseded_by"), type=EventType.MESSAGE_DELETED)

@@ -48,9 +48,7 @@ def pretty(value: Any) -> str:
 
 def badge(status: str) -> SafeString:
     """Return a status as a coloured word."""
-    return format_html(
-        '<span class="chat-badge chat-badge--{}">{}</span>', status, Status(status).label
-    )
+    return format_html('<span class="chat-badge chat-badge--{}">{}</span>', status, Status(status).label)
 
 
 def time_left(session: ChatSession, now: datetime) -> str:

@@ -43,9 +43,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One run of the session's agent."""
+    """One run of the session's agent, and where its question and its answer are to be read."""
 
     run: Run
+    question: str
+    reply: str
     error: str
     seconds: float | None
 
@@ -78,7 +80,7 @@ def _identity(session: ChatSession) -> Iterator[Fact]:
     else:
         yield Fact(_("Owner"), display.visible(owner.get_username()), href=list_url(owner=owner.pk))
     known = not session.agent or session.agent in agents.registered()
-    yield Fact(_("Agent"), session.agent or "–", note="" if known else _("not registered"))
+    yield Fact(_("Agent"), session.agent or "-", note="" if known else _("not registered"))
     if session.application:
         yield Fact(_("Application"), session.application)
     yield Fact(_("Public id"), session.uuid)
@@ -187,7 +189,13 @@ def answers(session: ChatSession) -> tuple[Answer, ...]:
 def _answer(run: Run) -> Answer:
     began, finished = run.started_at or run.created_at, run.finished_at
     seconds = None if finished is None else round((finished - began).total_seconds(), 3)
-    return Answer(run, display.visible(run.error), seconds)
+    question, reply = _place(run.input_sequence), _place(run.output_sequence)
+    return Answer(run, question, reply, display.visible(run.error), seconds)
+
+
+def _place(sequence: int | None) -> str:
+    """Return the address, on a session's page, of the page of the conversation that begins with a message."""
+    return f"?after={sequence - 1}#message-{sequence}" if sequence else ""
 
 
 def data(session: ChatSession) -> tuple[tuple[str, Any], ...]:

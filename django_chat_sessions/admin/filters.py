@@ -175,9 +175,7 @@ class RunStatusFilter(SimpleListFilter):
         return _by_column(self, request, queryset, "status")
 
 
-def _by_column(
-    spec: SimpleListFilter, request: HttpRequest, rows: QuerySet[Any], column: str
-) -> QuerySet[Any]:
+def _by_column(spec: SimpleListFilter, request: HttpRequest, rows: QuerySet[Any], column: str) -> QuerySet[Any]:
     if spec.value() is None:
         return rows
     found = rows.filter(**{column: spec.value()})

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
 from django.db import router
 from django.utils.functional import cached_property
 
@@ -17,7 +17,6 @@ from ..models import ChatSession
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from django.core.paginator import Page
     from django.db.models import Model, QuerySet
     from django.http import HttpRequest
 
@@ -73,7 +72,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
         start = (number - 1) * self.per_page
         keys = self._keys[: self.count][start : start + self.per_page]
         rows: Any = self.object_list
-        return self._get_page(rows.filter(pk__in=keys), number, self)
+        return Page(rows.filter(pk__in=keys), number, self)
 
 
 class BoundedChangeList(ChangeList):

@@ -13,8 +13,6 @@ from ..models import Run, SessionEvent
 from . import display, facts, filters, listing, searching
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
@@ -30,7 +28,6 @@ class ReadOnlyAdmin(_ModelAdmin):
     list_per_page = 50
     list_max_show_all = 0
     list_select_related = ("session",)
-    list_filter: Sequence[Any] = ()
     sortable_by = ()
     actions = None
     show_full_result_count = False
@@ -60,7 +57,7 @@ class ReadOnlyAdmin(_ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Allow only what the filters ask."""
-        return lookup in {spec.parameter_name for spec in self.list_filter}
+        return lookup in {getattr(spec, "parameter_name", None) for spec in self.list_filter}
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse: operations write these."""
@@ -135,7 +132,7 @@ class SessionEventAdmin(ReadOnlyAdmin):
         rows = super().get_queryset(request).defer("content", "data")
         return rows.defer(*(f"session__{field}" for field in facts.HEAVY))
 
-    def get_ordering(self, request: HttpRequest) -> Sequence[str]:
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Order one session's by their sequence, which an index serves; all by the order of writing."""
         return ("-sequence",) if request.GET.get("q", "").strip() else ("-pk",)
 
@@ -164,6 +161,6 @@ class RunAdmin(ReadOnlyAdmin):
         rows = super().get_queryset(request)
         return rows.defer(*(f"session__{field}" for field in facts.HEAVY))
 
-    def get_ordering(self, request: HttpRequest) -> Sequence[str]:
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Order by the order of writing."""
         return ("-pk",)

@@ -60,10 +60,8 @@ def context(admin: ModelAdmin[Any], request: HttpRequest, session: ChatSession) 
         "groups": facts.groups(session, now),
         "commands": _commands(admin, request, session),
         "view": view,
-        "tabs": [
-            Tab(label, _link(request, view=name), name == view) for name, label in VIEWS.items()
-        ],
-        "shows_events": request.user.has_perm("chat_sessions.view_sessionevent"),  # type: ignore[union-attr]
+        "tabs": [Tab(label, _link(request, view=name), name == view) for name, label in VIEWS.items()],
+        "shows_events": request.user.has_perm("chat_sessions.view_sessionevent"),
         **_content(view, request, session),
     }
 
@@ -73,9 +71,7 @@ def _view(request: HttpRequest) -> str:
     return view if view in VIEWS else "conversation"
 
 
-def _commands(
-    admin: ModelAdmin[Any], request: HttpRequest, session: ChatSession
-) -> list[Command]:
+def _commands(admin: ModelAdmin[Any], request: HttpRequest, session: ChatSession) -> list[Command]:
     now = instant(request)
     permitted = (command for command in COMMANDS if command.is_permitted(admin, request))
     return [command for command in permitted if command.applies(session, now)]
@@ -96,9 +92,7 @@ def _content(view: str, request: HttpRequest, session: ChatSession) -> dict[str,
     return {"data": facts.data(session)}
 
 
-def _walk(
-    request: HttpRequest, page: conversation.Page[Any], newer: str | int | None
-) -> dict[str, Any]:
+def _walk(request: HttpRequest, page: conversation.Page[Any], newer: str | int | None) -> dict[str, Any]:
     view = _view(request)
     older = page.older and _link(request, view=view, before=page.older)
     return {"older": older, "newer": newer, "latest": newer and _link(request, view=view)}

@@ -61,6 +61,7 @@ def of_session(rows: QuerySet[Any], term: str) -> QuerySet[Any]:
     if not term.strip():
         return rows
     uuid = public_id(term)
-    keys = ChatSession._base_manager.using(rows.db).filter(uuid=uuid).values_list("pk", flat=True)
-    key = keys.first() if uuid else None
+    if uuid is None:
+        return rows.none()
+    key = ChatSession.objects.using(rows.db).filter(uuid=uuid).values_list("pk", flat=True).first()
     return rows.none() if key is None else rows.filter(session=key)

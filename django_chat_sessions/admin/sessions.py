@@ -19,8 +19,6 @@ from . import display, facts, filters, listing, pages, searching
 from .acting import CommandsMixin
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
@@ -67,7 +65,7 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     paginator = listing.BoundedPaginator
     search_fields = ("title",)
-    search_help_text = gettext_lazy("Public id, owner’s name, or words of the title")
+    search_help_text = gettext_lazy("Public id, owner's name, or words of the title")
     actions = ("end_selected", "renew_selected", "delete_selected")
 
     class Media:
@@ -87,22 +85,22 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
         return display.badge(session.status_at(session.as_of))  # type: ignore[attr-defined]
 
     @admin.display(description=gettext_lazy("owner"))
-    def owner_name(self, session: ChatSession) -> SafeString | str:
+    def owner_name(self, session: ChatSession) -> SafeString | None:
         """Show the owner, with a link to all of theirs."""
         if session.owner is None:
-            return "–"
+            return None
         href = facts.list_url(owner=session.owner_id)
         return format_html('<a href="{}">{}</a>', href, display.visible(session.owner.get_username()))
 
     @admin.display(description=gettext_lazy("expires"))
-    def expires(self, session: ChatSession) -> SafeString | str:
+    def expires(self, session: ChatSession) -> SafeString | None:
         """Show how long is left, or since when there is nothing left."""
         now = session.as_of  # type: ignore[attr-defined]
         near = " chat-near" if display.is_near_expiration(session, now) else ""
         left = display.time_left(session, now)
         template = '<time class="nowrap{}" datetime="{}" title="{}">{}</time>'
         at = session.expires_at
-        return format_html(template, near, at.isoformat(), at.isoformat(), left) if left else "–"
+        return format_html(template, near, at.isoformat(), at.isoformat(), left) if left else None
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[listing.BoundedChangeList]:
         """Use the list that costs the same however long the table is."""
@@ -113,7 +111,7 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
         as_of = Value(listing.instant(request), output_field=DateTimeField())
         return super().get_queryset(request).defer(*facts.HEAVY).annotate(as_of=as_of)
 
-    def get_ordering(self, request: HttpRequest) -> Sequence[str]:
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Order one user's by their latest activity, which an index serves; all by their opening."""
         return ("-last_activity_at", "-pk") if "owner" in request.GET else ("-pk",)
 
@@ -127,9 +125,7 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
         """Find by public id, owner or title."""
         return searching.sessions(queryset, search_term), False
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list."""
         return super().changelist_view(request, {"title": _("Chat sessions"), **(extra_context or {})})
 
@@ -139,9 +135,7 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
         """Refuse: sessions are opened by their users."""
         return False
 
-    def get_object(
-        self, request: HttpRequest, object_id: str, from_field: str | None = None
-    ) -> ChatSession | None:
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> ChatSession | None:
         """Find a session by its key or by its public id."""
         uuid = searching.public_id(object_id)
         rows = ChatSession.objects.select_related("owner", *_RELATIVES).defer(*_NOT_OF_RELATIVES)
@@ -163,7 +157,7 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
             raise PermissionDenied
         session = self.get_object(request, unquote(object_id))
         if session is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            return self.missing(request, object_id)
         context = pages.context(self, request, session) | (extra_context or {})
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/chat_sessions/chatsession/page.html", context)

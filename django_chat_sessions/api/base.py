@@ -19,7 +19,7 @@ from ..agents import RequestContext
 from ..exceptions import InvalidRequest
 from ..models import NAME_LENGTH, ChatSession
 from . import errors
-from .formats import JSONParser, JSONRenderer, ProblemRenderer, Raw, dumps
+from .formats import JSONParser, JSONRenderer, MergePatchParser, ProblemRenderer, Raw, dumps
 from .representation import session_object
 
 CLIENT_HEADER = "X-Chat-Client"
@@ -31,7 +31,7 @@ NO_SEQUENCE = -1
 class ChatViewSet(viewsets.ViewSet):
     """Base of the views: owners only, JSON only, errors as problem details."""
 
-    parser_classes = [JSONParser]
+    parser_classes = [JSONParser, MergePatchParser]
     renderer_classes: list[type[BaseRenderer]] = [JSONRenderer, ProblemRenderer]
     schema_tags = ("sessions",)
 

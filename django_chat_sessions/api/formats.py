@@ -52,6 +52,12 @@ class JSONParser(BaseParser):
         return value
 
 
+class MergePatchParser(JSONParser):
+    """Reads a merge patch under its own media type (RFC 7396, section 4)."""
+
+    media_type = "application/merge-patch+json"
+
+
 def _read(stream: IO[bytes]) -> bytes:
     limit: int | None = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     body = stream.read() if limit is None else stream.read(limit + 1)

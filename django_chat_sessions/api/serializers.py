@@ -189,17 +189,13 @@ class EditBody(Strict):
 
 
 class Tags(serializers.ListField):
-    """Some short strings, each once."""
+    """Some short strings."""
 
     child = Text(max_length=NAME_LENGTH, allow_blank=False)
 
     def __init__(self, **options: Any) -> None:
         """Limit their number."""
         super().__init__(max_length=TAGS, **options)
-
-    def to_internal_value(self, data: Any) -> list[str]:
-        """Check them; a repeated one counts once."""
-        return list(dict.fromkeys(super().to_internal_value(data)))
 
 
 class ChangeBody(Strict):

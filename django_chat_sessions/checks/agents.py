@@ -15,7 +15,7 @@ from django_chat_sessions.exceptions import InvalidTimeout
 from django_chat_sessions.models import NAME_LENGTH
 from django_chat_sessions.rules import timeouts
 
-from .configuration import TAG, is_sound
+from .configuration import TAG, check_timeouts, is_sound
 
 
 @register(TAG)
@@ -44,8 +44,8 @@ def check_agents(**_: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_agents_timeouts(**_: Any) -> list[CheckMessage]:
-    """Check that each agent's timeouts are within the bounds."""
-    if not is_sound():
+    """Check that each agent's timeouts are within the bounds; where the global ones are not, they come first."""
+    if not is_sound() or check_timeouts():
         return []
     settings = conf.get()
     problems: list[CheckMessage] = []
@@ -63,7 +63,7 @@ def check_agents_timeouts(**_: Any) -> list[CheckMessage]:
 @register(TAG)
 def check_touch_interval(**_: Any) -> list[CheckMessage]:
     """Check that a user who looks at pages in good time keeps the shortest session alive."""
-    if not is_sound() or check_agents_timeouts():
+    if not is_sound() or check_timeouts() or check_agents_timeouts():
         return []
     shortest = timedelta(minutes=_shortest_timeout_minutes())
     interval = conf.get().touch_interval

@@ -135,16 +135,6 @@ def _site(settings):
     settings.MIDDLEWARE = MIDDLEWARE
 
 
-@pytest.fixture
-def alice(db):
-    return get_user_model().objects.create_user(username="alice")
-
-
-@pytest.fixture
-def bob(db):
-    return get_user_model().objects.create_user(username="bob")
-
-
 @pytest.fixture(params=["sync", "async"])
 def anybody(request) -> Browser:
     return Browser(Client()) if request.param == "sync" else Browser(AsyncClient(), "a")

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.contrib.auth import get_user_model
 from django.http import HttpResponse, JsonResponse
 from django.test import AsyncClient, Client
 from django.urls import path
@@ -55,11 +54,6 @@ def _site(settings):
         "django_chat_sessions.middleware.ChatSessionMiddleware",
     ]
     settings.CHAT_SESSIONS = {"CREATE_SESSIONS": True, "CAPTURE": capture}
-
-
-@pytest.fixture
-def alice(db):
-    return get_user_model().objects.create_user(username="alice")
 
 
 @pytest.fixture
@@ -116,8 +110,7 @@ def test_one_that_is_over_is_followed_by_a_new_one(client, alice):
     assert response.cookies["chat_session"].value == str(new.uuid)
 
 
-def test_somebody_elses_is_followed_by_ones_own(client):
-    bob = get_user_model().objects.create_user(username="bob")
+def test_somebody_elses_is_followed_by_ones_own(client, bob):
     foreign = make_session(bob)
     response = client.get("/page", headers={"X-Chat-Session": str(foreign.uuid)})
     assert response.json() == {"session": str(ChatSession.objects.exclude(pk=foreign.pk).get().uuid)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.contrib.auth.models import Group, Permission, User
 from django.core.management import CommandError, call_command
 from django.core.management.base import BaseCommand
@@ -65,7 +66,8 @@ class Command(BaseCommand):
             self.stdout.write("  schedule: from the settings, as django-celery-beat is not installed")
             return
         try:
-            call_command("chat_sessions", "schedule", stdout=self.stdout)
+            seconds = str(settings.SWEEP_SECONDS)
+            call_command("chat_sessions", "schedule", "--every", seconds, stdout=self.stdout)
         except CommandError as error:
             raise CommandError(f"The beat schedule could not be installed: {error}") from error
 

@@ -7,7 +7,6 @@ let shown = null;
 
 /** Show a banner; the same one again changes nothing, so that it is read out once. */
 export function showBanner({ kind, iconName, title, text, actions }) {
-  setTimeout(() => setShown(false)); // after the banner is there to take the focus
   const name = JSON.stringify([kind, title, text]);
   if (shown === name) return;
   shown = name;
@@ -26,6 +25,7 @@ export function showBanner({ kind, iconName, title, text, actions }) {
     h("div", { className: "banner-buttons" }, buttons),
   );
   banner.hidden = false;
+  setShown(false); // now that the banner is there to take the focus
 }
 
 export function hideBanner() {

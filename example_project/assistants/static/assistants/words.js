@@ -84,7 +84,7 @@ const REASONS = {
 export const reasonText = (reason) => REASONS[reason] ?? (reason ? `“${reason}”` : "");
 
 const ORDER = ["tasks", "echo", "slow_echo", "companion", "notebook", "kiosk", "vault", "broken", "unavailable"];
-const place = ({ name }) => (ORDER.indexOf(name) + ORDER.length + 1) % (ORDER.length + 1); // whoever is not known comes last
+const place = ({ name }) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
 
 export const agents = (readJSON("agents") ?? []).sort((a, b) => place(a) - place(b));
 const byName = new Map(agents.map((agent) => [agent.name, agent]));

@@ -1,0 +1,122 @@
+"""The floor: what somebody writes by hand who needs exactly this, for the same tables, indexes and triggers.
+
+Each is one statement, prepared, in autocommit, over psycopg alone. It keeps what the library keeps (the same columns
+of the same rows move, a session that is over takes nothing) for one fixed timeout, and knows no strategies, limits,
+repeats, owners or errors. The readers return the same bytes, or the same values.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psycopg
+
+_ACTIVITY = """
+    last_activity_at = GREATEST(last_activity_at, clock_timestamp()),
+    renewed_at = GREATEST(renewed_at, clock_timestamp()),
+    expires_at = GREATEST(
+        expires_at, LEAST(clock_timestamp() + interval '30 minutes', created_at + interval '12 hours')
+    ),
+    warned_at = NULL
+"""
+
+_LIVE = "status IN ('created', 'active', 'resumed') AND expires_at > clock_timestamp()"
+
+
+def _append(where: str) -> str:
+    return f"""
+    WITH bumped AS (
+        UPDATE chat_sessions_chatsession
+        SET last_sequence = last_sequence + 1, message_count = message_count + 1, status = 'active', {_ACTIVITY}
+        WHERE {where} AND {_LIVE}
+        RETURNING id, last_sequence, last_activity_at
+    ), added AS (
+        INSERT INTO chat_sessions_sessionevent
+            (session_id, sequence, type, role, content, data, position, created_at)
+        SELECT id, last_sequence, 'message', 'user', %s, '{{}}', last_sequence, last_activity_at FROM bumped
+    )
+    SELECT last_sequence, last_activity_at FROM bumped
+    """
+
+
+#: Append a message: its content, and the session.
+APPEND = _append("id = %s").replace("WHERE id = %s", "WHERE id = %s")
+
+#: … to a session by its public id.
+APPEND_PUBLIC = _append("uuid = %s")
+
+#: Come back to a session that was not idle for long.
+RESUME = f"UPDATE chat_sessions_chatsession SET {_ACTIVITY} WHERE id = %s AND {_LIVE} RETURNING expires_at"
+
+_INSTANT = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+
+_MESSAGE = f"""json_build_object(
+    'sequence', position,
+    'external_id', COALESCE(external_id, data->>'external_id'),
+    'role', role,
+    'content', content,
+    'parts', COALESCE(data->'parts', '[]'),
+    'metadata', COALESCE(data->'metadata', '{{}}'),
+    'run', data->>'run',
+    'token_count', token_count,
+    'created_at', COALESCE(data->>'created_at', {_INSTANT.format("created_at")}),
+    'edited_at', CASE WHEN type = 'message.edited' THEN {_INSTANT.format("created_at")} END
+)"""
+
+
+def _last(where: str, limit: int) -> str:
+    return f"""
+    (
+        SELECT * FROM chat_sessions_sessionevent
+        WHERE session_id = {where} AND superseded_by IS NULL AND type IN ('message', 'message.edited')
+        ORDER BY position DESC LIMIT {limit}
+    ) event
+    """
+
+
+#: The last 50 messages of a session as JSON text.
+LAST_50 = f"SELECT COALESCE(json_agg({_MESSAGE} ORDER BY position), '[]')::text FROM {_last('%s', 50)}"
+
+#: … as the API answers, by the public id.
+LAST_50_PUBLIC = f"""
+    SELECT json_build_object('messages', json_agg(message), 'first', min(position), 'last', max(position))
+    FROM (SELECT position, {_MESSAGE} AS message FROM
+        {_last("(SELECT id FROM chat_sessions_chatsession WHERE uuid = %s)", 51)} ORDER BY position) page
+"""
+
+#: Open a session: its public id and owner.
+OPEN = """
+    WITH opened AS (
+        INSERT INTO chat_sessions_chatsession
+            (uuid, owner_id, agent, application, tenant, title, tags, status, metadata, environment, state,
+             created_at, last_activity_at, renewed_at, expires_at, end_reason, strategy, last_sequence,
+             message_count, token_count, renewal_count, is_held)
+        SELECT %s, %s, '', '', '', '', '[]', 'created', '{}', '{}', '{}', now, now, now,
+            now + interval '30 minutes', '', 'multiple', 1, 0, 0, 0, false
+        FROM clock_timestamp() now
+        RETURNING id, uuid, created_at
+    )
+    INSERT INTO chat_sessions_sessionevent (session_id, sequence, type, role, content, data, created_at)
+    SELECT id, 1, 'session.created', '', '', %s, created_at FROM opened
+    RETURNING session_id
+"""
+
+#: A user's latest sessions, every column that a session's JSON needs.
+LATEST = """
+    SELECT s.uuid, s.external_id, s.agent, s.application, s.title, s.status, s.strategy, s.client, s.tags,
+        s.metadata, s.environment, s.timeout_mode, s.timeout_minutes, s.max_duration_minutes,
+        s.warning_threshold_minutes, s.auto_renew, s.created_at, s.last_activity_at, s.expires_at, s.ended_at,
+        s.end_reason, s.renewal_count, s.message_count, s.token_count, s.last_sequence, s.forked_from_sequence,
+        (SELECT uuid FROM chat_sessions_chatsession WHERE id = s.parent_id),
+        (SELECT uuid FROM chat_sessions_chatsession WHERE id = s.root_id),
+        (SELECT uuid FROM chat_sessions_chatsession WHERE id = s.forked_from_id),
+        statement_timestamp()
+    FROM chat_sessions_chatsession s WHERE owner_id = %s
+    ORDER BY last_activity_at DESC, uuid DESC LIMIT 21
+"""
+
+
+def connect() -> psycopg.Connection[Any]:
+    """Return a connection as the floor uses it: autocommit, everything prepared at once."""
+    return psycopg.connect(os.environ["BENCH_DATABASE_URL"], autocommit=True, prepare_threshold=0)
