@@ -48,7 +48,7 @@ def database() -> Iterator[str]:
         ours = urlunsplit(urlsplit(url)._replace(path=f"/{name._obj[0]}"))
         try:
             environment = {**os.environ, "BENCH_DATABASE_URL": ours, "BENCH_SETUP": "1"}
-            migrate = [sys.executable, "-m", "django", "migrate", "--verbosity", "0"]
+            migrate = [sys.executable, "-m", "django", "migrate", "--verbosity", "0", "--skip-checks"]
             environment["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
             subprocess.run(migrate, env=environment, check=True)
             yield ours

@@ -40,8 +40,8 @@ def _append(where: str) -> str:
     """
 
 
-#: Append a message: its content, and the session.
-APPEND = _append("id = %s").replace("WHERE id = %s", "WHERE id = %s")
+#: Append a message: the session, and its content.
+APPEND = _append("id = %s")
 
 #: … to a session by its public id.
 APPEND_PUBLIC = _append("uuid = %s")
@@ -65,24 +65,26 @@ _MESSAGE = f"""json_build_object(
 )"""
 
 
-def _last(where: str, limit: int) -> str:
-    return f"""
-    (
-        SELECT * FROM chat_sessions_sessionevent
-        WHERE session_id = {where} AND superseded_by IS NULL AND type IN ('message', 'message.edited')
-        ORDER BY position DESC LIMIT {limit}
-    ) event
-    """
-
+_CURRENT = "superseded_by IS NULL AND type IN ('message', 'message.edited')"
 
 #: The last 50 messages of a session as JSON text.
-LAST_50 = f"SELECT COALESCE(json_agg({_MESSAGE} ORDER BY position), '[]')::text FROM {_last('%s', 50)}"
+LAST_50 = f"""
+    SELECT COALESCE(json_agg({_MESSAGE} ORDER BY position), '[]')::text
+    FROM (
+        SELECT * FROM chat_sessions_sessionevent
+        WHERE session_id = %s AND {_CURRENT} ORDER BY position DESC LIMIT 50
+    ) event
+"""
 
-#: … as the API answers, by the public id.
+#: … of a session by its public id, whether there are more, and the first and the last one's place.
 LAST_50_PUBLIC = f"""
-    SELECT json_build_object('messages', json_agg(message), 'first', min(position), 'last', max(position))
-    FROM (SELECT position, {_MESSAGE} AS message FROM
-        {_last("(SELECT id FROM chat_sessions_chatsession WHERE uuid = %s)", 51)} ORDER BY position) page
+    SELECT COALESCE(json_agg({_MESSAGE} ORDER BY position) FILTER (WHERE n <= 50), '[]')::text,
+        count(*) > 50, min(position) FILTER (WHERE n <= 50), max(position)
+    FROM (
+        SELECT *, row_number() OVER (ORDER BY position DESC) AS n FROM chat_sessions_sessionevent
+        WHERE session_id = (SELECT id FROM chat_sessions_chatsession WHERE uuid = %s) AND {_CURRENT}
+        ORDER BY position DESC LIMIT 51
+    ) event
 """
 
 #: Open a session: its public id and owner.

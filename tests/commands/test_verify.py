@@ -79,7 +79,7 @@ def test_what_to_verify_has_to_be_said():
         verify()
 
 
-def test_sessions_are_read_in_chunks(talks, monkeypatch, django_assert_max_num_queries):
+def test_sessions_are_read_in_chunks(talks, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 2)
     assert verify("--all") == "5 verified, 0 different.\n"
 

@@ -49,6 +49,7 @@ export function showChoice(chosen, { choose, suggest, openNow }) {
     below,
   );
   hero.hidden = false;
+  $("scroll").scrollTop = 0;
 }
 
 /** Why there is nothing to see, and a way on. */

@@ -182,7 +182,7 @@ function build(role) {
   bubble.problem = h("div", { className: "msg-trouble", hidden: true });
   bubble.node = h(
     "article",
-    { className: "msg", data: { role } },
+    { className: "msg", data: { role }, onclick: () => pick(bubble) },
     role === "user" || role === "system" ? null : agentMark(agent),
     h(
       "div",
@@ -194,6 +194,11 @@ function build(role) {
     ),
   );
   return bubble;
+}
+
+/** Where nothing can hover, a tap on a message shows its actions. */
+function pick(bubble) {
+  for (const other of bubbles.values()) other.node.classList.toggle("is-picked", other === bubble);
 }
 
 function draw(bubble) {
@@ -395,7 +400,7 @@ function onScroll() {
 }
 
 function drawJump() {
-  $("jump").hidden = isPinned;
+  $("jump").hidden = isPinned || isEmpty();
   $("jump-text").textContent = unseen ? `${unseen} new` : "Latest";
 }
 
@@ -406,6 +411,7 @@ function follow() {
 /** Show the end. */
 export function toEnd(behavior = "smooth") {
   isPinned = true;
+  if (isEmpty()) return; // a greeting is read from its beginning
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   scroll.scrollTo({ top: scroll.scrollHeight, behavior: calm ? "instant" : behavior });
 }

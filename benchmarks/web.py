@@ -1,0 +1,141 @@
+"""Over HTTP: the API with authentication, isolation and validation, against a bare view, on the same server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from . import data
+from .measure import Plan, Row, alternate, compare
+
+POST_AIM, GET_AIM = 1.6, 1.8
+
+#: The servers: of ASGI as the example project has it, and Django's own threaded one of WSGI.
+SERVERS = ("ASGI (uvicorn)", "WSGI (Django's)")
+
+
+class Client:
+    """One persistent connection that sends what was prepared and reads what comes; it costs next to nothing."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, request: bytes, status: int) -> bytes:
+        """Send a request and return the body of the answer, which has to have that status."""
+        self.socket.sendall(request)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += self._more()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        while len(body) < length:
+            body += self._more()
+        if int(head.split(b" ", 2)[1]) != status:
+            raise SystemExit(f"{head.decode()}\n\n{body.decode()}")
+        return body
+
+    def _more(self) -> bytes:
+        found = self.socket.recv(65536)
+        if not found:
+            raise SystemExit("The server hung up.")
+        return found
+
+
+def request(method: str, path: str, *, token: str | None = None, body: dict[str, Any] | None = None) -> bytes:
+    """Return the bytes of a request."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Accept: application/json", "User-Agent: benchmark"]
+    if token:
+        lines.append(f"Authorization: Token {token}")
+    content = b"" if body is None else json.dumps(body).encode()
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    """Measure both routes on both servers."""
+    from rest_framework.authtoken.models import Token
+
+    owner = data.user("caller")
+    token = Token.objects.get_or_create(user=owner)[0].key
+    for kind in SERVERS:
+        with server(kind) as port:
+            client = Client(port)
+            yield post(plan, client, kind, owner, token)
+            yield get(plan, client, kind, owner, token)
+
+
+def post(plan: Plan, client: Client, kind: str, owner: Any, token: str) -> Row:
+    """Measure storing a message."""
+    rounds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(plan.rounds):
+        a, b = data.opened(owner, 2)
+        said = {"content": data.TEXT}
+        mine = request("POST", _ours(a), token=token, body={**said, "delivery": "store"})
+        bare = request("POST", f"/bare/{b.uuid}/messages", body=said)
+        pair = alternate(
+            lambda: client.ask(mine, 201), lambda: client.ask(bare, 201), rounds=1, calls=plan.calls(200)
+        )
+        for which in (0, 1):
+            rounds[which].extend(pair[which])
+    return compare("POST a message", kind, *rounds, POST_AIM)
+
+
+def get(plan: Plan, client: Client, kind: str, owner: Any, token: str) -> Row:
+    """Measure reading the last 50 of 1 000."""
+    session = data.long(owner, 1_000)
+    data.settle()
+    mine = request("GET", _ours(session), token=token)
+    bare = request("GET", f"/bare/{session.uuid}/messages")
+    assert client.ask(mine, 200) == client.ask(bare, 200), "not the same bytes"
+    pair = alternate(
+        lambda: client.ask(mine, 200), lambda: client.ask(bare, 200), rounds=plan.rounds, calls=plan.calls(200)
+    )
+    return compare("GET the last 50", kind, *pair, GET_AIM)
+
+
+def _ours(session: Any) -> str:
+    return f"/api/chat/sessions/{session.uuid}/messages"
+
+
+@contextmanager
+def server(kind: str) -> Iterator[int]:
+    """Have a server of that kind run, in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "benchmarks.settings"}
+    command = [sys.executable, "-m", "benchmarks.serve", str(port)]
+    if kind == SERVERS[0]:
+        environment["BENCH_POOL"] = "1"
+        command = [sys.executable, "-m", "uvicorn", "benchmarks.serve:asgi", "--port", str(port)]
+        command += ["--log-level", "critical", "--no-access-log", "--lifespan", "off"]
+    process = subprocess.Popen(command, env=environment)
+    try:
+        _wait(port)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait(port: int) -> None:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            client.request("GET", "/api/chat/sessions/health")
+            if client.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit("The server did not start.")

@@ -1,0 +1,53 @@
+"""The tasks as functions."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from django_chat_sessions import tasks
+from django_chat_sessions.testing import age, make_session
+
+pytestmark = pytest.mark.django_db
+
+
+def test_each_task_says_what_it_did(alice, caplog):
+    caplog.set_level(logging.INFO)
+    age(make_session(alice, agent="silent"), minutes=27)
+    age(make_session(alice, agent="silent"), minutes=31)
+    assert tasks.warn_sessions() == {"task": "warn", "count": 1, "batches": 1}
+    assert tasks.expire_sessions() == {"task": "expire", "count": 1, "batches": 1}
+    assert tasks.recover_runs() == {"task": "recover", "count": 0, "batches": 1}
+    assert [record.getMessage() for record in caplog.records if record.name == tasks.__name__] == [
+        "chat_sessions.warn count=1 batches=1",
+        "chat_sessions.expire count=1 batches=1",
+        "chat_sessions.recover count=0 batches=1",
+    ]
+
+
+def test_the_app_runs_without_celery():
+    code = """
+import sys
+for name in ("celery", "kombu", "django_celery_beat"):
+    sys.modules[name] = None
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django_chat_sessions"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    MIDDLEWARE=[],
+)
+import django
+django.setup()
+from django.core.management import call_command
+from django_chat_sessions import middleware, schedule, testing
+call_command("migrate", verbosity=0)
+call_command("check")
+call_command("chat_sessions", "sweep")
+print(sorted(schedule.BEAT_SCHEDULE))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "chat-sessions-expire" in done.stdout

@@ -1,0 +1,104 @@
+"""Workers and beat for real: sessions expire by themselves, once each."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+
+import pytest
+from django.core.management import call_command
+from django.db import transaction
+
+from django_chat_sessions.choices import EventType, Status
+from django_chat_sessions.models import ChatSession, SessionEvent
+from django_chat_sessions.testing import age, make_session
+from tests.celery.conftest import Broker, Process, eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+SESSIONS = 500
+
+
+def status(session: ChatSession) -> str:
+    session.refresh_from_db()
+    return session.status
+
+
+def expired_by(worker: Process) -> list[int]:
+    """Return how many sessions each of a worker's tasks said that it expired."""
+    return [int(count) for count in re.findall(r"chat_sessions\.expire count=(\d+)", worker.said)]
+
+
+def make_due_sessions(alice, count: int) -> None:
+    with transaction.atomic():
+        for _ in range(count):
+            make_session(alice, agent="silent")
+        # One UPDATE for what `age` does to each.
+        from datetime import timedelta
+
+        from django.db.models import F
+
+        hour = timedelta(hours=1)
+        names = ("created_at", "last_activity_at", "renewed_at", "expires_at")
+        ChatSession.objects.update(**{name: F(name) - hour for name in names})
+
+
+def assert_each_expired_once(count: int) -> None:
+    assert ChatSession.objects.filter(status=Status.EXPIRED).count() == count
+    events = SessionEvent.objects.filter(type=EventType.SESSION_EXPIRED)
+    assert events.count() == events.values("session").distinct().count() == count
+
+
+def test_a_session_expires_by_itself_through_beat_and_worker(alice, start, start_worker, tmp_path):
+    session = make_session(alice, agent="silent")
+    worker = start_worker()
+    start("beat", "--schedule", str(tmp_path / "beat"), TEST_BEAT_SCHEDULE="1")
+    age(session, minutes=29, seconds=58)
+    eventually(lambda: status(session) == Status.EXPIRED, "the session to expire")
+    types = list(session.events.order_by("sequence").values_list("type", flat=True))
+    assert types[0] == EventType.SESSION_CREATED
+    assert types[-1] == EventType.SESSION_EXPIRED
+    assert set(types[1:-1]) <= {EventType.SESSION_EXPIRING}
+    worker.hear("chat_sessions.expire count=1 batches=1")
+    worker.hear("chat_sessions.recover count=0")
+
+
+@pytest.mark.skipif(not find_spec("django_celery_beat"), reason="django-celery-beat is not there")
+def test_entries_of_django_celery_beat_are_picked_up(alice, start, start_worker):
+    from django_celery_beat.models import PeriodicTask
+
+    session = age(make_session(alice, agent="silent"), hours=1)
+    worker = start_worker()
+    scheduler = "django_celery_beat.schedulers:DatabaseScheduler"
+    start("beat", "--scheduler", scheduler, "--max-interval", "1")
+    call_command("chat_sessions", "schedule", "--every", "1", verbosity=0)
+    eventually(lambda: status(session) == Status.EXPIRED, "the session to expire")
+    worker.hear("chat_sessions.warn count=0")
+    eventually(lambda: PeriodicTask.objects.get(task="chat_sessions.expire").total_run_count, "the count of runs")
+
+
+def test_two_workers_at_once_expire_each_session_once(alice, broker: Broker, start_worker):
+    make_due_sessions(alice, SESSIONS)
+    workers = [start_worker(), start_worker()]
+    for _ in range(8):
+        broker.send("chat_sessions.expire")
+    done = eventually(lambda: sum(map(len, map(expired_by, workers))) == 8, "all tasks to be done")
+    assert done
+    assert sum(sum(expired_by(worker)) for worker in workers) == SESSIONS
+    assert all(expired_by(worker) for worker in workers)
+    assert_each_expired_once(SESSIONS)
+
+
+@pytest.mark.postgres
+def test_workers_skip_what_somebody_else_holds(alice, broker: Broker, start_worker):
+    make_due_sessions(alice, 30)
+    worker = start_worker()
+    with transaction.atomic():
+        held = ChatSession.objects.select_for_update().order_by("expires_at", "pk")[:7]
+        ids = [session.pk for session in held]
+        broker.send("chat_sessions.expire")
+        eventually(lambda: expired_by(worker) == [23], "the others to expire")
+        assert not ChatSession.objects.filter(pk__in=ids, status=Status.EXPIRED).exists()
+    broker.send("chat_sessions.expire")
+    eventually(lambda: expired_by(worker) == [23, 7], "the rest to expire")
+    assert_each_expired_once(30)
