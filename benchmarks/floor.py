@@ -114,8 +114,8 @@ LATEST = """
         (SELECT uuid FROM chat_sessions_chatsession WHERE id = s.root_id),
         (SELECT uuid FROM chat_sessions_chatsession WHERE id = s.forked_from_id),
         statement_timestamp()
-    FROM chat_sessions_chatsession s WHERE owner_id = %s
-    ORDER BY last_activity_at DESC, uuid DESC LIMIT 21
+    FROM chat_sessions_chatsession s WHERE s.owner_id = %s
+    ORDER BY s.last_activity_at DESC, s.uuid DESC LIMIT 21
 """
 
 

@@ -19,6 +19,9 @@ def main(port: int) -> None:
     from django.core.wsgi import get_wsgi_application
 
     class Quiet(WSGIRequestHandler):
+        # It writes the head and the body each by itself, so that the client's delayed ACK would be what is measured.
+        disable_nagle_algorithm = True
+
         def log_message(self, *args: Any) -> None:
             """Say nothing."""
 

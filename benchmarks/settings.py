@@ -10,7 +10,7 @@ ROOT_URLCONF = "benchmarks.urls"
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
-MIDDLEWARE: list[str] = []
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]  # answers with their length
 
 INSTALLED_APPS = [
     "django.contrib.auth",

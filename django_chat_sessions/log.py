@@ -21,6 +21,7 @@ from .exceptions import SessionNotFound
 from .models import ChatSession, SessionEvent
 from .rules import lifecycle
 from .rules.concurrency import ANY, Client
+from .rules.merge import same
 
 #: A statement's events; more are inserted in several statements of one transaction.
 BATCH = 200
@@ -269,7 +270,7 @@ _TIMEOUT = {
 
 def _columns(before: lifecycle.Projection, after: lifecycle.Projection) -> dict[str, Any]:
     names = ("status", *_PLAIN)
-    changed = {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
+    changed = {name: getattr(after, name) for name in names if not same(getattr(after, name), getattr(before, name))}
     if after.timeout != before.timeout:
         changed |= {column: after.timeout.get(name) for name, column in _TIMEOUT.items()}
     if after.ended_at != before.ended_at:

@@ -74,13 +74,13 @@ def session(user: Any, public_id: str | UUID, *, using: str | None = None) -> Se
         raise SessionNotFound
     using = using or router.db_for_write(ChatSession)
     sql = f"SELECT {_COLUMNS}, {_RELATED}, {_clock(using)} FROM {_TABLE} s WHERE s.uuid = %(uuid)s AND {VISIBLE}"
-    rows = _rows(using, sql, {"uuid": _uuid(using, _parsed(public_id)), "owner": _key(using, user)})
+    rows = _rows(using, sql, {"uuid": _uuid(using, parsed(public_id)), "owner": _key(using, user)})
     if not rows:
         raise SessionNotFound
     return Seen(_session(using, rows[0]), _instant(using, rows[0][-1]))
 
 
-def _parsed(public_id: str | UUID) -> UUID:
+def parsed(public_id: str | UUID) -> UUID:
     """Read a public id in its one canonical form; another spelling was never given out."""
     if isinstance(public_id, UUID):
         return public_id

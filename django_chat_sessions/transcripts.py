@@ -113,8 +113,8 @@ def _page(
 ) -> Page:
     using = session._state.db or "default"
     forward = after is not None and before is None
-    sql = _statement(using, key, where, before=before is not None, after=after is not None, forward=forward)
-    given = {**parameters, "session": session.pk, "limit": limit, "more": limit + 1}
+    sql = _statement(using, key, where, limit, before=before is not None, after=after is not None, forward=forward)
+    given = {**parameters, "session": session.pk}
     given |= {name: value for name, value in (("before", before), ("after", after)) if value is not None}
     with connections[using].cursor() as cursor:
         cursor.execute(sql, given)
@@ -123,17 +123,20 @@ def _page(
 
 
 @lru_cache(maxsize=256)
-def _statement(using: str, key: str, where: str, *, before: bool, after: bool, forward: bool) -> str:
-    """Build the page's statement: one row more than asked for tells whether there is more."""
+def _statement(using: str, key: str, where: str, limit: int, *, before: bool, after: bool, forward: bool) -> str:
+    """Build the page's statement: one row more than asked for tells whether there is more.
+
+    The limit is a literal: PostgreSQL, not knowing a parameter's value, would plan a prepared statement anew each time.
+    """
     dialect = dialects.of(using)
     direction = "ASC" if forward else "DESC"
     bounds = (f" AND e.{key} < %(before)s" if before else "") + (f" AND e.{key} > %(after)s" if after else "")
     made = message_object(dialect) if key == "position" else event_object(dialect)
     inner = (
         f"SELECT e.*, row_number() OVER (ORDER BY e.{key} {direction}) AS n FROM {_EVENTS}"
-        f" WHERE e.session_id = %(session)s AND {where}{bounds} ORDER BY e.{key} {direction} LIMIT %(more)s"
+        f" WHERE e.session_id = %(session)s AND {where}{bounds} ORDER BY e.{key} {direction} LIMIT {limit + 1}"
     )
-    kept = "FILTER (WHERE e.n <= %(limit)s)"
+    kept = f"FILTER (WHERE e.n <= {limit})"
     if dialects.is_postgresql(using):
         collected = f"COALESCE(json_agg({made} ORDER BY e.{key}) {kept}, '[]')::text"
         return f"SELECT {collected}, count(*), min(e.{key}) {kept}, max(e.{key}) {kept} FROM ({inner}) e"

@@ -135,7 +135,11 @@ _REFUSALS: dict[type[ChatSessionError], StrOrPromise] = {
 class ReasonForm(forms.Form):
     """Why."""
 
-    reason = forms.CharField(label=_("Reason"), max_length=REASON_LENGTH)
+    reason = forms.CharField(
+        label=_("Reason"),
+        max_length=REASON_LENGTH,
+        widget=forms.TextInput(attrs={"class": "vTextField", "autofocus": True}),
+    )
 
 
 @dataclass(frozen=True, slots=True)

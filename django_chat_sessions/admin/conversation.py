@@ -77,6 +77,7 @@ class Line:
     role: str
     created_at: datetime
     text: str
+    brief: str
     data: str
 
 
@@ -193,5 +194,6 @@ def _line(event: SessionEvent) -> Line:
         role=event.role,
         created_at=event.created_at,
         text=summary(event.content),
+        brief=summary(data),
         data=data if len(data) <= DATA_LENGTH else f"{data[:DATA_LENGTH]}…",
     )

@@ -6,8 +6,10 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from django.utils.formats import date_format, time_format
 from django.utils.html import format_html
 from django.utils.timesince import timesince, timeuntil
+from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 
 from ..choices import EndReason, EventType, Status
@@ -49,6 +51,13 @@ def pretty(value: Any) -> str:
 def badge(status: str) -> SafeString:
     """Return a status as a coloured word."""
     return format_html('<span class="chat-badge chat-badge--{}">{}</span>', status, Status(status).label)
+
+
+def when(at: datetime) -> SafeString:
+    """Return an instant as a date and, on a line of its own, a time."""
+    local = localtime(at) if is_aware(at) else at
+    template = '<time class="chat-when" datetime="{}">{} <small>{}</small></time>'
+    return format_html(template, at.isoformat(), date_format(local), time_format(local))
 
 
 def time_left(session: ChatSession, now: datetime) -> str:

@@ -132,21 +132,20 @@ def _timeouts(session: ChatSession) -> Iterator[Fact]:
 
 def _origin(session: ChatSession, name: str, value: object) -> str:
     """Say which tier a timeout in force comes from: the nearest one that says anything of it."""
-    tiers: tuple[tuple[str, TimeoutOverrides], ...] = (
-        (_("the session"), session.overrides),
-        (_("its agent"), agents.of(session.agent).timeouts),
-        (_("the settings"), conf.get().timeouts),
-        (_("built in"), BUILT_IN),
+    tiers: tuple[tuple[TimeoutOverrides, str, str], ...] = (
+        (session.overrides, _("from the session"), _("by the session's mode")),
+        (agents.of(session.agent).timeouts, _("from its agent"), _("by its agent's mode")),
+        (conf.get().timeouts, _("from the settings"), _("by the mode of the settings")),
+        (BUILT_IN, _("built in"), _("built in")),
     )
-    for tier, says in tiers:
-        explicit = getattr(says, name)
-        by_mode = getattr(MODES[says.mode], name, None) if says.mode is not None else None
-        found = by_mode if explicit is None else explicit
-        if found is None:
-            continue
-        if found != value:
-            return _("from %(tier)s, adjusted to the idle timeout") % {"tier": tier}
-        return (_("from %(tier)s") if explicit is not None else _("by the mode of %(tier)s")) % {"tier": tier}
+    for tier, itself, by_mode in tiers:
+        explicit = getattr(tier, name)
+        expanded = None if tier.mode is None else getattr(MODES[tier.mode], name, None)
+        said = expanded if explicit is None else explicit
+        if said is not None:
+            origin = by_mode if explicit is None else itself
+            adjusted = _("%(origin)s, adjusted to the idle timeout") % {"origin": origin}
+            return origin if said == value else adjusted
     return ""
 
 

@@ -87,5 +87,7 @@ class BoundedChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """Give even a single page by its keys, so that a rare filter is walked once."""
         super().get_results(request)
+        if not self.query:  # Django offers "Show all" wherever it has not counted the whole table
+            self.full_result_count = self.result_count
         if not self.multi_page:
             self.result_list = self.paginator.page(1).object_list

@@ -43,7 +43,7 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
     """Sessions: list, search, read, end, renew, hold and delete. No field is edited."""
 
     list_display = (
-        "conversation", "status_now", "owner_name", "agent", "created_at", "last_activity_at", "expires",
+        "conversation", "status_now", "owner_name", "agent", "created", "last_activity", "expires",
         "message_count", "token_count", "is_held",
     )  # fmt: skip
     list_display_links = ("conversation",)
@@ -76,8 +76,8 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
     @admin.display(description=gettext_lazy("conversation"))
     def conversation(self, session: ChatSession) -> SafeString:
         """Show the title and the public id."""
-        template = '<span class="chat-title" dir="auto">{}</span> <small class="chat-id">{}</small>'
-        return format_html(template, facts.name(session), session.uuid)
+        template = '<span class="chat-title" dir="auto">{}</span> <small class="chat-id" title="{}">{}…</small>'
+        return format_html(template, facts.name(session), session.uuid, str(session.uuid)[:8])
 
     @admin.display(description=gettext_lazy("status"))
     def status_now(self, session: ChatSession) -> SafeString:
@@ -92,13 +92,23 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
         href = facts.list_url(owner=session.owner_id)
         return format_html('<a href="{}">{}</a>', href, display.visible(session.owner.get_username()))
 
+    @admin.display(description=gettext_lazy("created"))
+    def created(self, session: ChatSession) -> SafeString:
+        """Show when it was opened."""
+        return display.when(session.created_at)
+
+    @admin.display(description=gettext_lazy("last activity"))
+    def last_activity(self, session: ChatSession) -> SafeString:
+        """Show when somebody last did something."""
+        return display.when(session.last_activity_at)
+
     @admin.display(description=gettext_lazy("expires"))
     def expires(self, session: ChatSession) -> SafeString | None:
         """Show how long is left, or since when there is nothing left."""
         now = session.as_of  # type: ignore[attr-defined]
         near = " chat-near" if display.is_near_expiration(session, now) else ""
         left = display.time_left(session, now)
-        template = '<time class="nowrap{}" datetime="{}" title="{}">{}</time>'
+        template = '<time class="chat-when{}" datetime="{}" title="{}">{}</time>'
         at = session.expires_at
         return format_html(template, near, at.isoformat(), at.isoformat(), left) if left else None
 
@@ -113,7 +123,7 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Order one user's by their latest activity, which an index serves; all by their opening."""
-        return ("-last_activity_at", "-pk") if "owner" in request.GET else ("-pk",)
+        return ("-last_activity_at", "-uuid") if "owner" in request.GET else ("-pk",)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Allow only what the filters ask; anything else is a question that no index answers."""

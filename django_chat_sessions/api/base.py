@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from rest_framework import permissions, viewsets
 from rest_framework.renderers import BaseRenderer
@@ -16,10 +16,10 @@ from rest_framework.serializers import Serializer
 
 from .. import lookups
 from ..agents import RequestContext
-from ..exceptions import InvalidRequest
+from ..exceptions import InvalidRequest, SessionNotFound
 from ..models import NAME_LENGTH, ChatSession
 from . import errors
-from .formats import JSONParser, JSONRenderer, MergePatchParser, ProblemRenderer, Raw, dumps
+from .formats import JSONParser, JSONRenderer, MergePatchParser, Negotiation, ProblemRenderer, Raw, dumps
 from .representation import session_object
 
 CLIENT_HEADER = "X-Chat-Client"
@@ -33,7 +33,18 @@ class ChatViewSet(viewsets.ViewSet):
 
     parser_classes = [JSONParser, MergePatchParser]
     renderer_classes: list[type[BaseRenderer]] = [JSONRenderer, ProblemRenderer]
-    schema_tags = ("sessions",)
+    content_negotiation_class = Negotiation
+
+    def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
+        """Take the request; a body that is sent in chunks is one, though nobody knows its length yet."""
+        if "CONTENT_LENGTH" not in request.META and "HTTP_TRANSFER_ENCODING" in request.META:
+            request.META["CONTENT_LENGTH"] = "-1"
+        return super().initialize_request(request, *args, **kwargs)
+
+    def get_authenticate_header(self, request: Any) -> Any:
+        """Return the challenge of the first authentication that has one, be it the host's second."""
+        headers = (authenticator.authenticate_header(request) for authenticator in self.get_authenticators())
+        return next(filter(None, headers), None)
 
     def get_permissions(self) -> list[Any]:
         """Need somebody, and whatever else the host needs."""
@@ -42,16 +53,20 @@ class ChatViewSet(viewsets.ViewSet):
 
     def handle_exception(self, exc: Exception) -> Response:
         """Answer an error as problem details."""
-        if getattr(exc, "status_code", None) == 401:
-            exc.auth_header = self.get_authenticate_header(self.request)  # type: ignore[attr-defined]
         response = errors.respond(exc)
         if response is None:
             raise exc
         response.exception = True
+        challenge = self.get_authenticate_header(self.request) if response.status_code == 401 else None
+        if challenge:
+            response["WWW-Authenticate"] = challenge
         return response
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Keep every answer out of caches: it is one person's, and the clock moves it."""
+        if isinstance(response, Response) and response.content_type is None and response.data is not None:
+            # A client that accepts nothing but problem details gets what is none as what it is.
+            response.content_type = JSONRenderer.media_type
         response = super().finalize_response(request, response, *args, **kwargs)
         response.headers.setdefault("Cache-Control", "private, no-store")
         return response
@@ -99,7 +114,7 @@ class ChatViewSet(viewsets.ViewSet):
         header = self.request.headers.get("If-Match")
         if header is None or header.strip() == "*":
             return None
-        tags = re.findall(r'(?:^|,)\s*"(\d{1,18})"\s*(?=,|$)', header)
+        tags = re.findall(r'(?:^|,)\s*"(0|[1-9][0-9]{0,17})"\s*(?=,|$)', header)
         sequences = [int(tag) for tag in tags]
         return session.last_sequence if session.last_sequence in sequences else next(iter(sequences), NO_SEQUENCE)
 
@@ -118,6 +133,14 @@ class ChatViewSet(viewsets.ViewSet):
         response = Response({**around, "session": made} if around else made, status=status)
         response["ETag"] = etag(session)
         return response
+
+
+class NowhereViewSet(ChatViewSet):
+    """Paths below sessions that are no route."""
+
+    def refuse(self, request: Request, **_: Any) -> NoReturn:
+        """Answer what an id that was never given out is answered."""
+        raise SessionNotFound
 
 
 def etag(session: ChatSession) -> str:

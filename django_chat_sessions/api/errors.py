@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404
+from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -92,7 +94,8 @@ RETRY_AFTER = 2
 
 def problem(status: int, code: str, detail: str, extra: Mapping[str, Any] | None = None) -> Response:
     """Return a problem details response."""
-    body = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail, "code": code}
+    title = TITLES.get(status) or HTTPStatus(status).phrase
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
     return Response({**body, **(extra or {})}, status=status, content_type=CONTENT_TYPE)
 
 
@@ -106,6 +109,10 @@ def respond(error: Exception) -> Response | None:
         return response
     if isinstance(error, DataError):
         return problem(400, FRAMEWORK[400], "A value cannot be stored.", {"errors": {}})
+    if isinstance(error, RequestDataTooBig):
+        return problem(413, FRAMEWORK[413], "The body is too large.")
+    if isinstance(error, SuspiciousOperation | BadRequest | MultiPartParserError):
+        return problem(400, FRAMEWORK[400], str(error) or "The request is not valid.", {"errors": {}})
     if isinstance(error, Http404):
         error = drf.NotFound()
     if isinstance(error, PermissionDenied):
@@ -130,16 +137,13 @@ def _plain(value: Any) -> Any:
 
 def _framework(error: drf.APIException) -> Response:
     status = 401 if isinstance(error, drf.NotAuthenticated | drf.AuthenticationFailed) else error.status_code
-    status = status if status in FRAMEWORK else 400
     extra: dict[str, Any] = {}
     detail = str(error.detail)
     if status == 400:
         extra["errors"] = listed(error.detail) if isinstance(error.detail, dict | list) else {}
         detail = "The request is not valid." if extra["errors"] else detail
-    response = problem(status, FRAMEWORK[status], detail, extra)
-    header = getattr(error, "auth_header", None)
-    if header:
-        response["WWW-Authenticate"] = header
+    # A host's own refusal keeps its status and its code.
+    response = problem(status, FRAMEWORK.get(status, error.default_code), detail, extra)
     wait = getattr(error, "wait", None)
     if wait:
         response["Retry-After"] = str(int(wait) + 1)

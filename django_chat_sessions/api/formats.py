@@ -9,6 +9,7 @@ from typing import IO, Any, NoReturn
 
 from django.conf import settings
 from rest_framework.exceptions import APIException, ParseError
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 
@@ -16,6 +17,15 @@ from rest_framework.renderers import BaseRenderer
 MAX_DEPTH = 100
 
 TOO_DEEP = f"The JSON is nested deeper than {MAX_DEPTH}."
+
+
+class Negotiation(DefaultContentNegotiation):
+    """Chooses a renderer by ``Accept`` alone: an unknown query parameter ``format`` is ignored like any other."""
+
+    class settings:  # noqa: N801 - the parent's name
+        """What the parent reads of Django REST framework's settings."""
+
+        URL_FORMAT_OVERRIDE = None
 
 
 class Raw:
@@ -43,7 +53,7 @@ class JSONParser(BaseParser):
             PayloadTooLarge: it is larger than Django's ``DATA_UPLOAD_MAX_MEMORY_SIZE``.
         """
         try:
-            value = json.loads(_read(stream).decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
+            value = json.loads(_text(stream, parser_context or {}), parse_constant=_refuse, parse_float=_finite)
             check_depth(value)
         except RecursionError as error:
             raise ParseError(TOO_DEEP) from error
@@ -56,6 +66,14 @@ class MergePatchParser(JSONParser):
     """Reads a merge patch under its own media type (RFC 7396, section 4)."""
 
     media_type = "application/merge-patch+json"
+
+
+def _text(stream: IO[bytes], context: Mapping[str, Any]) -> str:
+    """Return the body's text; an empty one, which only a body in chunks can be here, is an empty object."""
+    body = _read(stream)
+    if not body and hasattr(getattr(context.get("request"), "_request", None), "environ"):
+        raise ParseError("A body needs a Content-Length here.")
+    return body.decode("utf-8") if body else "{}"
 
 
 def _read(stream: IO[bytes]) -> bytes:

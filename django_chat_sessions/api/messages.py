@@ -14,10 +14,12 @@ from ..agents import Message
 from ..choices import LIVE, Delivery
 from ..exceptions import InvalidRequest, MessageNotFound, PermissionRefused
 from ..models import EXTERNAL_ID_LENGTH, ChatSession
-from ..operations import messages, runs, writing
+from ..fields import hide
+from ..operations import limits, messages, runs, writing
+from ..rules import concurrency
 from . import serializers
 from .base import ChatViewSet, passed
-from .permissions import WRITE_ANY_ROLE, may_write
+from .permissions import WRITE_ANY_ROLE, may, may_write
 from .representation import message_object, run_object
 
 #: Seconds between two looks while a client waits for an event.
@@ -38,10 +40,13 @@ class MessageViewSet(ChatViewSet):
         found = self.see(session)
         data = self.body(serializers.MessageBody)
         message = serializers.message(data, external_id=self._idempotency_key())
-        if not may_write(request.user, message.role):
-            self._refuse(found, message)
+        concurrency.check_named(found.strategy, self.client)
         agent = agents.of(found.agent)
         delivery = data.get("delivery") or (Delivery.WAIT if agent.can_respond else Delivery.STORE)
+        if delivery != Delivery.STORE:
+            runs.responding(found)
+        if not may_write(request.user, message.role):
+            self._check_refused(found, message)
         if delivery == Delivery.STORE:
             return self._store(found, message)
         return self._wait(found, message)
@@ -52,11 +57,13 @@ class MessageViewSet(ChatViewSet):
             raise InvalidRequest({"external_id": [f"An Idempotency-Key has at most {EXTERNAL_ID_LENGTH} characters."]})
         return key
 
-    def _refuse(self, session: ChatSession, message: Message) -> None:
-        """Refuse a role, but first whatever a caller is told before that."""
+    def _check_refused(self, session: ChatSession, message: Message) -> None:
+        """Refuse a role, unless it is a repeat, which writes nothing; but first whatever is told before that."""
+        limits.check_message(message)
         if messages.repeated(session, message) is None:
             writing.check(session, self.now, client=self.client)
-        raise PermissionRefused
+            limits.check_count(session.message_count)
+            raise PermissionRefused
 
     def _store(self, session: ChatSession, message: Message) -> Response:
         stored = messages.append(session, message, client=self.client, expected_sequence=self.expected(session))
@@ -99,7 +106,7 @@ class MessageViewSet(ChatViewSet):
 
     def _revision(self, session: ChatSession) -> dict[str, Any]:
         return {
-            "own_only": not self.request.user.has_perm(WRITE_ANY_ROLE),
+            "own_only": not may(self.request.user, WRITE_ANY_ROLE),
             "client": self.client,
             "expected_sequence": self.expected(session),
         }
@@ -119,7 +126,7 @@ class EventViewSet(ChatViewSet):
         found = self.see(session)
         query = self.query(serializers.EventsQuery)
         wait, kind = query.pop("wait"), query.pop("type", None)
-        types = (kind.replace("\x00", ""),) if kind else ()
+        types = (hide(kind),) if kind else ()
         if wait and "after" not in query:
             query["after"] = found.last_sequence
         page = transcripts.events(found, types=types, **query)

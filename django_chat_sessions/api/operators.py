@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from django.db import DatabaseError, connections, router
+from django.db import Error, connections, router
 from django.utils import timezone
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
@@ -34,7 +34,7 @@ class HealthViewSet(ChatViewSet):
         try:
             with connections[router.db_for_write(ChatSession)].cursor() as cursor:
                 cursor.execute("SELECT 1 FROM chat_sessions_chatsession WHERE id = 0")
-        except DatabaseError:
+        except Error:
             told = {"timestamp": instant, "database": "unavailable"}
             return errors.problem(503, "database_unavailable", "The database does not answer.", told)
         return Response({"status": "healthy", "timestamp": instant, "database": "ok"})

@@ -20,12 +20,23 @@ class MayViewMetrics(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Tell whether the caller is."""
-        return bool(request.user.is_staff and request.user.has_perm(VIEW_METRICS))
+        return is_staff_with(request.user, VIEW_METRICS)
 
 
 def may_write(user: Any, role: str) -> bool:
     """Tell whether a caller may write in a role: their own, or any with the permission."""
-    return role == Role.USER or user.has_perm(WRITE_ANY_ROLE)
+    return role == Role.USER or may(user, WRITE_ANY_ROLE)
+
+
+def may(user: Any, permission: str) -> bool:
+    """Tell whether a caller has a permission; a user model may know of none."""
+    has_perm = getattr(user, "has_perm", None)
+    return bool(has_perm and has_perm(permission))
+
+
+def is_staff_with(user: Any, permission: str) -> bool:
+    """Tell whether a caller is staff and has a permission."""
+    return bool(getattr(user, "is_staff", False)) and may(user, permission)
 
 
 def check_may_list(user: Any) -> None:
@@ -34,5 +45,5 @@ def check_may_list(user: Any) -> None:
     Raises:
         PermissionRefused: the caller is no staff with the permission.
     """
-    if not (user.is_staff and user.has_perm(VIEW_ALL_SESSIONS)):
+    if not is_staff_with(user, VIEW_ALL_SESSIONS):
         raise PermissionRefused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,13 +14,18 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
+from .. import lookups
 from ..agents import Message
 from ..choices import Delivery, Role, Status, TimeoutMode
+from ..exceptions import SessionNotFound
 from ..lookups import Filters, Position
 from ..models import EXTERNAL_ID_LENGTH, NAME_LENGTH, REASON_LENGTH, TITLE_LENGTH
 from ..rules.timeouts import TimeoutOverrides
 
 TAGS = 50
+
+#: Longer patterns are too complex for SQLite's LIKE, however they are hidden.
+SEARCH_LENGTH = 1000
 
 
 class Text(serializers.Field):  # type: ignore[type-arg]
@@ -117,9 +123,14 @@ class Strict(serializers.Serializer):  # type: ignore[type-arg]
             value = super().to_internal_value(data)
         except ValidationError as error:
             errors = {**(error.detail if isinstance(error.detail, dict) else {}), **errors}
+        errors = {**self.missing(data), **errors}
         if errors:
             raise ValidationError(errors)
         return dict(value)
+
+    def missing(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a body lacks, besides single fields."""
+        return {}
 
 
 class TimeoutBody(Strict):
@@ -156,11 +167,9 @@ class MessageFields(Strict):
             raise ValidationError(errors)
         return parts
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def missing(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Need something to say."""
-        if not attrs.get("content") and not attrs.get("parts"):
-            raise ValidationError({"content": [_("A message needs content or parts.")]})
-        return attrs
+        return {} if data.get("content") or data.get("parts") else {"content": [_("A message needs content or parts.")]}
 
 
 def message(data: Mapping[str, Any], *, external_id: str | None = None) -> Message:
@@ -219,6 +228,15 @@ class OpenBody(ChangeBody):
     timeout = TimeoutBody(required=False)
     messages = MessageFields(required=False, many=True)
 
+    def validate_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Check that no two have the same name."""
+        names = [item.get("external_id") for item in messages]
+        wrong = [name is not None and name in names[:number] for number, name in enumerate(names)]
+        if any(wrong):
+            text = _("Another message has the same external_id.")
+            raise ValidationError([{"external_id": [text]} if is_wrong else {} for is_wrong in wrong])
+        return messages
+
 
 def overrides(data: Mapping[str, Any]) -> TimeoutOverrides:
     """Return the timeouts that validated fields say."""
@@ -256,6 +274,26 @@ class NoBody(Strict):
     """Nothing."""
 
 
+class Number(serializers.IntegerField):
+    """An integer of a query string, in plain digits."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """Check a value."""
+        if not re.fullmatch("-?[0-9]{1,40}", str(data)):
+            self.fail("invalid")
+        return int(super().to_internal_value(data))
+
+
+class Seconds(serializers.FloatField):
+    """A duration of a query string, in plain digits."""
+
+    def to_internal_value(self, data: Any) -> float:
+        """Check a value."""
+        if not re.fullmatch(r"-?[0-9]{1,40}(\.[0-9]{0,40})?", str(data)):
+            self.fail("invalid")
+        return float(super().to_internal_value(data))
+
+
 class Query(serializers.Serializer):  # type: ignore[type-arg]
     """A query string; what it does not know is ignored."""
 
@@ -263,16 +301,16 @@ class Query(serializers.Serializer):  # type: ignore[type-arg]
 class PageQuery(Query):
     """A page by sequences."""
 
-    before = serializers.IntegerField(required=False, min_value=0, max_value=2**63 - 1)
-    after = serializers.IntegerField(required=False, min_value=0, max_value=2**63 - 1)
-    limit = serializers.IntegerField(required=False, min_value=1, max_value=100, default=50)
+    before = Number(required=False, min_value=0, max_value=2**63 - 1)
+    after = Number(required=False, min_value=0, max_value=2**63 - 1)
+    limit = Number(required=False, min_value=1, max_value=100, default=50)
 
 
 class EventsQuery(PageQuery):
     """A page of events, perhaps waited for."""
 
     type = Text(required=False)
-    wait = serializers.FloatField(required=False, min_value=0, max_value=30, default=0)
+    wait = Seconds(required=False, min_value=0, max_value=30, default=0)
 
 
 class ListQuery(Query):
@@ -286,8 +324,8 @@ class ListQuery(Query):
     external_id = Text(required=False)
     created_after = serializers.DateTimeField(required=False, default_timezone=UTC)
     created_before = serializers.DateTimeField(required=False, default_timezone=UTC)
-    search = Text(required=False)
-    limit = serializers.IntegerField(required=False, min_value=1, max_value=100, default=20)
+    search = Text(required=False, max_length=SEARCH_LENGTH)
+    limit = Number(required=False, min_value=1, max_value=100, default=20)
     cursor = Text(required=False)
     owner = Text(required=False)
 
@@ -303,7 +341,7 @@ class ListQuery(Query):
 class ChildrenQuery(Query):
     """A page of children."""
 
-    limit = serializers.IntegerField(required=False, min_value=1, max_value=100, default=20)
+    limit = Number(required=False, min_value=1, max_value=100, default=20)
     cursor = Text(required=False)
 
     validate_cursor = ListQuery.validate_cursor
@@ -323,8 +361,8 @@ def filters(data: Mapping[str, Any]) -> Filters | None:
         del given["search"]
     if "parent" in data:
         try:
-            given["parent"] = UUID(data["parent"])
-        except ValueError:
+            given["parent"] = lookups.parsed(data["parent"])
+        except SessionNotFound:
             return None
     return Filters(**given)
 
@@ -332,8 +370,8 @@ def filters(data: Mapping[str, Any]) -> Filters | None:
 class WindowQuery(Query):
     """How large a window."""
 
-    max_messages = serializers.IntegerField(required=False, min_value=1, max_value=1000)
-    max_tokens = serializers.IntegerField(required=False, min_value=1, max_value=10_000_000)
+    max_messages = Number(required=False, min_value=1, max_value=1000)
+    max_tokens = Number(required=False, min_value=1, max_value=10_000_000)
 
 
 class SummaryQuery(Query):

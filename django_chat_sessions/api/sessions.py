@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 from django.contrib.auth import get_user_model
 from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from .. import conf, lookups
+from .. import agents, conf, lookups
+from ..agents import Message
 from ..exceptions import InvalidRequest, PermissionRefused
 from ..models import ChatSession
-from ..operations import figures, messages, opening, sessions
+from ..operations import figures, limits, messages, opening, sessions
+from ..rules import lifecycle
 from . import exports, serializers
 from .base import ChatViewSet, etag, listed
 from .formats import JSONRenderer, LinesRenderer, MarkdownRenderer, ProblemRenderer
@@ -42,16 +44,19 @@ class SessionViewSet(ChatViewSet):
         if owner == "all":
             return None, True
         model = get_user_model()
-        name = owner.replace("\x00", "")
-        return model._default_manager.filter(**{model.USERNAME_FIELD: name}).first(), False
+        if "\x00" in owner:  # which PostgreSQL takes in no parameter
+            return None, False
+        return model._default_manager.filter(**{model.USERNAME_FIELD: owner}).first(), False
 
     def create(self, request: Request) -> Response:
         """Open a session, or find the live one that the strategy or the ``external_id`` names."""
+        parent, source = self._named("parent"), self._named("continue_from")
+        agents.find(self._said("agent") or "")
         data = self.body(serializers.OpenBody)
-        parent, source = (self._named(data.pop(name, None)) for name in ("parent", "continue_from"))
-        history = data.pop("messages", [])
-        if not all(may_write(request.user, item.get("role", "user")) for item in history):
-            raise PermissionRefused
+        data = {name: value for name, value in data.items() if name not in {"parent", "continue_from"}}
+        history = [serializers.message(item) for item in data.pop("messages", [])]
+        if not all(may_write(request.user, message.role) for message in history):
+            self._refuse(history, parent)
         environment = {**data.pop("environment", {}), **conf.get().capture(request._request)}
         opened = opening.open(
             request.user,
@@ -59,14 +64,28 @@ class SessionViewSet(ChatViewSet):
             parent=parent,
             continue_from=source,
             environment=environment,
-            messages=[serializers.message(item) for item in history],
+            messages=history,
             client=self.client,
         )
         session = self.see(str(opened.session.uuid))
         return self.answer(session, status=201 if opened.created else 200)
 
-    def _named(self, public_id: str | None) -> ChatSession | None:
+    def _said(self, name: str) -> str | None:
+        """Return a string of the body before anything else of it is checked: what does not exist is told first."""
+        said = self.request.data.get(name) if isinstance(self.request.data, dict) else None
+        return said if isinstance(said, str) else None
+
+    def _named(self, name: str) -> ChatSession | None:
+        public_id = self._said(name)
         return None if public_id is None else self.see(public_id)
+
+    def _refuse(self, history: list[Message], parent: ChatSession | None) -> NoReturn:
+        """Refuse the roles of a history, but first whatever a caller is told before that."""
+        for message in history:
+            limits.check_message(message)
+        if parent is not None:
+            lifecycle.check_live(parent.status, parent.expires_at, self.now)
+        raise PermissionRefused
 
     def retrieve(self, request: Request, session: str) -> Response:
         """Return a session; reading is not activity."""
@@ -97,7 +116,7 @@ class SessionViewSet(ChatViewSet):
         """Keep a session alive."""
         found = self.see(session)
         self.body(serializers.NoBody)
-        return self.answer(sessions.heartbeat(found, client=self.client))
+        return self.answer(sessions.heartbeat(found, client=self.client, expected_sequence=self.expected(found)))
 
     def renew(self, request: Request, session: str) -> Response:
         """Move the deadline on request."""
@@ -122,7 +141,7 @@ class SessionViewSet(ChatViewSet):
         """Open a new session with the conversation up to a sequence."""
         found = self.see(session)
         data = self.body(serializers.ForkBody)
-        made = opening.fork(found, **data, client=self.client)
+        made = opening.fork(found, **data, client=self.client, expected_sequence=self.expected(found))
         return self.answer(self.see(str(made.uuid)), status=201)
 
     def children(self, request: Request, session: str) -> Response:

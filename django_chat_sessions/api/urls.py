@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from django.db import router, transaction
-from django.urls import URLPattern, re_path
+from django.urls import URLPattern
+from django.urls.resolvers import RegexPattern
 
 from ..models import ChatSession
-from .base import ChatViewSet
+from .base import ChatViewSet, NowhereViewSet
 from .messages import EventViewSet, MessageViewSet
 from .operators import HealthViewSet, MetricsViewSet
 from .sessions import ExportViewSet, SessionViewSet
@@ -19,6 +21,19 @@ app_name = "chat_sessions"
 SESSION = "sessions/(?P<session>[^/]+)"
 
 
+class OptionalSlash(RegexPattern):
+    """A path with and without a trailing slash, which is described (in OpenAPI, say) as the one without."""
+
+    def __init__(self, path: str, *, name: str) -> None:
+        """Take the path as a regular expression without its ends."""
+        self.described = re.sub(r"\(\?P(<\w+>)[^)]*\)", r"\1", path)
+        super().__init__(rf"^{path}/?\Z", name=name, is_endpoint=True)
+
+    def __str__(self) -> str:
+        """Describe the path."""
+        return self.described
+
+
 def _view(kind: type[ChatViewSet], actions: dict[str, Any]) -> Callable[..., Any]:
     """Return a view outside ``ATOMIC_REQUESTS``: an append is one statement and commits itself."""
     view = kind.as_view(actions)
@@ -26,7 +41,7 @@ def _view(kind: type[ChatViewSet], actions: dict[str, Any]) -> Callable[..., Any
 
 
 def _route(path: str, name: str, kind: type[ChatViewSet], **actions: str) -> URLPattern:
-    return re_path(rf"^{path}/?\Z", _view(kind, actions), name=name)
+    return URLPattern(OptionalSlash(path, name=name), _view(kind, actions), name=name)
 
 
 urlpatterns = [
@@ -55,4 +70,10 @@ urlpatterns = [
         delete="destroy",
     ),
     _route(f"{SESSION}/events", "event-list", EventViewSet, get="list", post="create"),
+    _route(
+        r"sessions/[\s\S]*",
+        "nowhere",
+        NowhereViewSet,
+        **dict.fromkeys(("get", "post", "put", "patch", "delete"), "refuse"),
+    ),
 ]

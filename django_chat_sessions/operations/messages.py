@@ -153,8 +153,9 @@ def _add_under_lock(
         and SessionEvent.objects.using(writing.alias(session)).filter(session=session, external_id__in=names).exists()
     ):
         return None
-    with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
+    with writing.writing(session, client=client) as draft:
         limits.check_count(draft.session.message_count, sum(entry.is_message for entry in entries))
+        writing.check_sequence(draft.session, expected_sequence)
         draft.come_back()
         first = draft.next_sequence
         draft.entries += entries
@@ -260,8 +261,9 @@ def edit(
     """
     limits.check_message(Message(Role.USER, content))
     _current(session, sequence)
-    with _revising(session, client, expected_sequence) as draft:
+    with writing.writing(session, client=client) as draft:
         event = _mine(draft.session, sequence, own_only=own_only)
+        writing.check_sequence(draft.session, expected_sequence)
         if event.content != content:
             draft.come_back()
             draft.touch()
@@ -270,10 +272,6 @@ def edit(
             )
             log.supersede(draft.session, event.sequence, by=by)
     return find(session, sequence)
-
-
-def _revising(session: ChatSession, client: Client, expected_sequence: int | None) -> Any:
-    return writing.writing(session, client=client, expected_sequence=expected_sequence)
 
 
 def _mine(session: ChatSession, sequence: int, *, own_only: bool) -> SessionEvent:
@@ -310,8 +308,9 @@ def withdraw(
         SessionExpired, SessionEnded, ClientConflict, SequenceConflict: as for every write.
     """
     _current(session, sequence)
-    with _revising(session, client, expected_sequence) as draft:
+    with writing.writing(session, client=client) as draft:
         event = _mine(draft.session, sequence, own_only=own_only)
+        writing.check_sequence(draft.session, expected_sequence)
         draft.come_back()
         draft.touch()
         by = draft.record(EventType.MESSAGE_DELETED, {"sequence": sequence}, role=event.role, position=sequence)

@@ -111,7 +111,7 @@ def open(  # noqa: A001, PLR0913 - the field's word, and its fields
     overrides = timeout or TimeoutOverrides()
     if overrides.as_dict():
         timeouts.check(known.policy(overrides), conf.get().bounds)
-    history = [_checked(message) for message in messages]
+    history = _checked(messages)
     alone = parent is not None or source is not None
     wanted = Opening(
         owner=owner,
@@ -142,9 +142,18 @@ def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
-def _checked(message: Message) -> Message:
-    limits.check_message(message)
-    return message
+def _checked(messages: Iterable[Message]) -> list[Message]:
+    names: set[str] = set()
+    errors: dict[str, list[str]] = {}
+    history = list(messages)
+    for number, message in enumerate(history):
+        limits.check_message(message)
+        if message.external_id is not None and message.external_id in names:
+            errors[f"messages.{number}.external_id"] = ["An earlier message has this external_id."]
+        names.add(message.external_id or "")
+    if errors:
+        raise InvalidRequest(errors)
+    return history
 
 
 def _check_client(strategy: str, client: Client) -> None:
@@ -177,7 +186,12 @@ def _attempt(wanted: Opening, *, client: Client, using: str) -> Opened:
 
 
 def _find(wanted: Opening, now: datetime, using: str) -> ChatSession | None:
-    """Find, locked, the live session that the caller names or whose place it wants; record the expiry of a dead one."""
+    """Find, locked, the live session that the caller names or whose place it wants; record the expiry of a dead one.
+
+    Nobody's sessions are found by nobody: two strangers without a name are not the same person.
+    """
+    if wanted.owner is None:
+        return None
     rows = ChatSession.objects.using(using).filter(
         owner=wanted.owner, tenant="", agent=wanted.agent, application=wanted.application, status__in=LIVE
     )
@@ -288,7 +302,14 @@ def _copied(wanted: Opening, using: str) -> list[log.Entry]:
     return [forked, *(conversation.copy(event) for event in current)]
 
 
-def fork(session: ChatSession, *, at: int | None = None, title: str | None = None, client: Client = ANY) -> ChatSession:
+def fork(
+    session: ChatSession,
+    *,
+    at: int | None = None,
+    title: str | None = None,
+    client: Client = ANY,
+    expected_sequence: int | None = None,
+) -> ChatSession:
     """Open a new session with the conversation of another as it reads up to a sequence, and the state as it was there.
 
     Args:
@@ -296,12 +317,14 @@ def fork(session: ChatSession, *, at: int | None = None, title: str | None = Non
         at: a sequence of its log; the last by default.
         title: the new title; the source's by default.
         client: the tab that will be in control, where the strategy has one.
+        expected_sequence: refuse unless this is the source's last sequence.
 
     Returns:
         The new session, of the same owner, agent, application, tags, metadata and timeouts, without a parent.
 
     Raises:
         InvalidRequest: ``at`` never was, or the client must name itself.
+        SequenceConflict: the source has moved on.
     """
     concurrency.check_named(session.strategy, client)
     using = writing.alias(session)
@@ -310,6 +333,7 @@ def fork(session: ChatSession, *, at: int | None = None, title: str | None = Non
         at = source.last_sequence if at is None else at
         if not 1 <= at <= source.last_sequence:
             raise InvalidRequest({"at": [f"The log has the sequences 1 to {source.last_sequence}."]})
+        writing.check_sequence(source, expected_sequence)
         wanted = Opening(
             owner=source.owner,
             agent=source.agent,

@@ -93,8 +93,9 @@ def ask(
     agent = responding(session)
     is_available = agent.is_available
     try:
-        with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
+        with writing.writing(session, client=client) as draft:
             limits.check_count(draft.session.message_count)
+            writing.check_sequence(draft.session, expected_sequence)
             question, run = _start(draft, agent, message, is_available=is_available)
     except IntegrityError as error:
         if not log.violated(error, "chat_sessions_event_external_id"):

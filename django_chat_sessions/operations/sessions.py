@@ -10,11 +10,12 @@ from asgiref.sync import sync_to_async
 
 from .. import agents, conf, dialects, log, signals, statements
 from ..choices import ALIVE, LIVE, EndReason, EventType, RunStatus
-from ..exceptions import LegalHold, RenewalLimitReached, SequenceConflict
+from ..exceptions import LegalHold, RenewalLimitReached
 from ..models import ChatSession, Run
 from ..rules import concurrency, lifecycle, timeouts
 from ..rules import merge as patches
 from ..rules.concurrency import ANY, Client
+from ..rules.timeouts import TimeoutOverrides, TimeoutPolicy
 from . import limits, opening, writing
 from .expiry import record_expiry
 from .figures import final
@@ -38,27 +39,28 @@ def resume(session: ChatSession, *, client: Client = ANY, expected_sequence: int
     before = session.last_activity_at
     if log.append(session, (), client=client, expected_sequence=expected_sequence):
         return Resumed(session, (session.last_activity_at - before).total_seconds())
-    with writing.writing(session, expected_sequence=expected_sequence) as draft:
+    if client is not ANY:
+        concurrency.check_named(session.strategy, client)
+    with writing.writing(session) as draft:
         row = draft.session
-        if client is not ANY:
-            concurrency.check_named(row.strategy, client)
         if not concurrency.takes_control(row.strategy, row.client, client):
             concurrency.check_control(row.strategy, row.client, client)
+        writing.check_sequence(row, expected_sequence)
         idle = draft.come_back()
         opening.take_control(draft, client)
         draft.touch()
     return Resumed(session, idle)
 
 
-def heartbeat(session: ChatSession, *, client: Client = ANY) -> ChatSession:
+def heartbeat(session: ChatSession, *, client: Client = ANY, expected_sequence: int | None = None) -> ChatSession:
     """Keep a live session alive without an event; the deadline moves only where activity renews it.
 
     Raises:
         SessionExpired, SessionEnded: it is over.
         ClientConflict: another client holds it.
     """
-    if not log.append(session, (), client=client):
-        with writing.writing(session, client=client) as draft:
+    if not log.append(session, (), client=client, expected_sequence=expected_sequence):
+        with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
             draft.touch()
     return session
 
@@ -110,11 +112,10 @@ def change_timeout(
         SessionExpired, SessionEnded: it is over.
         ClientConflict: another client holds it.
     """
+    _changed(session, changes)
     with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
         row = draft.session
-        own = timeouts.change(row.overrides, changes)
-        policy = agents.of(row.agent).policy(own)
-        timeouts.check(policy, conf.get().bounds)
+        own, policy = _changed(row, changes)
         deadline = timeouts.deadline(policy, row.created_at, row.renewed_at)
         running = Run.objects.using(writing.alias(row)).filter(session=row, status__in=ALIVE).first()
         draft.extend(max(deadline, running.expires_at) if running else deadline)
@@ -122,6 +123,13 @@ def change_timeout(
         data = {"timeout": own.as_dict(), "expires_at": log.iso(draft.columns["expires_at"])}
         draft.record(EventType.SESSION_TIMEOUT_CHANGED, data)
     return session
+
+
+def _changed(session: ChatSession, changes: Mapping[str, Any]) -> tuple[TimeoutOverrides, TimeoutPolicy]:
+    own = timeouts.change(session.overrides, changes)
+    policy = agents.of(session.agent).policy(own)
+    timeouts.check(policy, conf.get().bounds)
+    return own, policy
 
 
 def change(
@@ -161,6 +169,7 @@ def change_state(
         SessionExpired, SessionEnded: it is over.
         ClientConflict: another client holds it.
     """
+    _check_state(patches.merge(session.state, dict(patch)))
     with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
         draft.come_back()
         draft.touch()
@@ -172,8 +181,12 @@ def record_state(draft: writing.Draft, patch: Mapping[str, Any]) -> None:
     """Record a state change where the patch makes one."""
     after = patches.merge(draft.session.state, dict(patch))
     if not patches.same(after, draft.session.state):
-        limits.check_json("state", after, conf.get().MAX_STATE_BYTES)
+        _check_state(after)
         draft.record(EventType.STATE_CHANGED, {"patch": dict(patch)})
+
+
+def _check_state(state: Mapping[str, Any]) -> None:
+    limits.check_json("state", state, conf.get().MAX_STATE_BYTES)
 
 
 def end(
@@ -242,13 +255,12 @@ def delete(session: ChatSession, *, expected_sequence: int | None = None) -> int
     using = writing.alias(session)
     with log.begin(using):
         row = log.lock(session)
-        if expected_sequence is not None and expected_sequence != row.last_sequence:
-            raise SequenceConflict(last_sequence=row.last_sequence)
         tree = ChatSession.objects.using(using).tree(row)
         locked = tree.select_for_update(of=("self",)) if dialects.is_postgresql(using) else tree
         rows = list(locked.order_by("pk").values_list("pk", "is_held"))
         if any(is_held for _, is_held in rows):
             raise LegalHold
+        writing.check_sequence(row, expected_sequence)
         ChatSession.objects.using(using).filter(pk__in=[pk for pk, _ in rows]).delete()
     return len(rows)
 

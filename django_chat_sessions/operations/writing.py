@@ -110,7 +110,16 @@ def check(
             concurrency.check_named(session.strategy, client)
         lifecycle.check_live(session.status, session.expires_at, now)
         concurrency.check_control(session.strategy, session.client, client)
-    if expected_sequence is not None and expected_sequence != session.last_sequence:
+    check_sequence(session, expected_sequence)
+
+
+def check_sequence(session: ChatSession, expected: int | None) -> None:
+    """Refuse where something was logged since the caller looked; the last thing that a caller is told.
+
+    Raises:
+        SequenceConflict: with the last sequence.
+    """
+    if expected is not None and expected != session.last_sequence:
         raise SequenceConflict(last_sequence=session.last_sequence)
 
 

@@ -34,7 +34,8 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     A value of ``None`` in ``after`` can't be said in a merge patch, which removes such a key (RFC 7396,
     section 1).
     """
-    patch: dict[str, Any] = {key: None for key in before if after.get(key) is None}
+    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    patch |= {key: None for key, old in before.items() if old is not None and after.get(key) is None}
     for key, value in after.items():
         if value is None or (key in before and same(before[key], value)):
             continue

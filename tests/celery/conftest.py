@@ -15,6 +15,8 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
+from tests.celery.queues import queue
+
 GRACE_SECONDS = 20
 PATIENCE_SECONDS = 60
 
@@ -71,7 +73,8 @@ class Broker:
     def send(self, task: str) -> None:
         """Send a task, as any process of the host would."""
         with Celery("sender", broker=self.url, set_as_current=False) as app:
-            app.conf.update(broker_transport_options=self.options, task_default_queue=self.name)
+            app.conf.update(broker_transport_options=self.options)
+            app.conf.update(task_default_queue=self.name, task_queues=[queue(self.name)])
             app.send_task(task, ignore_result=True)
 
 
@@ -90,8 +93,9 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
         return
     if request.param == "filesystem":
         folder = str(tmp_path / "broker")
-        options = {"data_folder_in": folder, "data_folder_out": folder, "control_folder": f"{folder}-control"}
-        for path in {*options.values()}:
+        options: dict[str, Any] = {"data_folder_in": folder, "data_folder_out": folder, "control_folder": f"{folder}-control"}
+        options["polling_interval"] = 0.1
+        for path in (folder, f"{folder}-control"):
             Path(path).mkdir()
         yield Broker("filesystem://", name, options)
         return
@@ -134,7 +138,7 @@ def start_worker(start: Callable[..., Process]) -> Callable[[], Process]:
     """Return a function that starts a worker and waits until it is ready."""
 
     def start_worker() -> Process:
-        quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+        quiet = ("--without-gossip", "--without-mingle")
         worker = start("worker", "--pool", "solo", "--hostname", f"{uuid4().hex}@%h", *quiet)
         worker.hear(" ready.")
         return worker

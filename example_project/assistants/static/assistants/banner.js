@@ -1,7 +1,7 @@
 // What stands in place of the message box: the conversation is over, or in another tab's hands.
 
 import { $, h, icon } from "./dom.js";
-import { hasText, setShown } from "./composer.js";
+import { hasText, hideNotice, setShown } from "./composer.js";
 
 let shown = null;
 
@@ -10,6 +10,7 @@ export function showBanner({ kind, iconName, title, text, actions }) {
   const name = JSON.stringify([kind, title, text]);
   if (shown === name) return;
   shown = name;
+  hideNotice(); // of a box that is about to go
   const unsent = hasText() ? " What you have typed comes along." : "";
   const buttons = actions.map(({ label, run, isPrimary }) =>
     h("button", { type: "button", className: `button ${isPrimary ? "button-primary" : "button-quiet"}`, onclick: (event) => once(event.currentTarget, run) }, label),

@@ -14,7 +14,7 @@ import * as outbox from "./outbox.js";
 import * as sidebar from "./sidebar.js";
 import { onTabs, randomName, tabName, tabNameNow, tellTabs } from "./tab.js";
 import * as talk from "./talk.js";
-import { STRATEGY, agentOf, agentTitle, agents, clockTime, firstWords, fullTime, isLive, length, minutes, reasonText, titleOf } from "./words.js";
+import { STRATEGY, agentOf, agentTitle, agents, clockTime, firstWords, fullTime, isLive, length, minutes, moment, reasonText, titleOf } from "./words.js";
 
 const AWAY = 60; // seconds of idleness after which opening a conversation counts as coming back to it
 
@@ -243,6 +243,7 @@ async function comeBack() {
 // --------------------------------------------------------------------------------------------------- what it is now
 
 const needsControl = (session) => session.strategy === "per_tab" || session.strategy === "active_tab_wins";
+const canWrite = (session) => isLive(session.status) && isMine(session);
 const isMine = (session) => !needsControl(session) || session.client === tabNameNow();
 
 /** Take in what the server says of a session. */
@@ -276,7 +277,7 @@ function drawState() {
   const { session } = view;
   const isOver = !isLive(session.status);
   const mine = isMine(session);
-  talk.setWritable(!isOver && mine);
+  talk.setWritable(canWrite(session));
   if (isOver) {
     view.follower?.stop(); // nothing more happens in it
     return showBanner(overBanner(session));
@@ -295,7 +296,7 @@ function overBanner(session) {
     archived: ["i-file", "This conversation is archived", ""],
   }[session.status];
   const [iconName, title, reason] = words;
-  const text = [reason, `${session.status === "expired" ? "Expired" : "Ended"} ${fullTime(when)}; it stays readable.`];
+  const text = [`${{ expired: "Expired", ended: "Ended" }[session.status] ?? "It was over"} ${moment(when)}.`, reason, "It stays readable."];
   return { kind: session.status, iconName, title, text: text.filter(Boolean).join(" "), actions: [continuing] };
 }
 
@@ -359,7 +360,7 @@ function drawHeading() {
   $("subtitle").textContent = name ? `${agentTitle(name)}${agentOf(name).description ? ` · ${agentOf(name).description}` : ""}` : "";
   $("tools").hidden = !session;
   $("rename").hidden = !session;
-  $("end").hidden = !session || !isLive(session.status);
+  $("end").hidden = !session || !canWrite(session);
   if (!session) $("chip").hidden = true;
   document.title = `${unreadCount ? `(${unreadCount}) ` : ""}${title ? `${title} · ` : ""}Assistants`;
 }
@@ -485,6 +486,7 @@ async function stay() {
     const renewed = await api.renew(session.id);
     countContact();
     tellTabs("look", { session: session.id });
+    composer.hideNotice();
     apply(renewed);
     toast(`You have until ${clockTime(renewed.expires_at)}`, "i-clock");
     focusComposer();
@@ -641,7 +643,7 @@ function showActions() {
     { label: "Rename", icon: "i-pencil", run: rename },
     { label: "Details", icon: "i-info", run: showDetails },
     ...exports({ phone: true }),
-    ...(isLive(session.status) ? [{ label: "End conversation", icon: "i-stop", run: endIt, phone: true }] : []),
+    ...(canWrite(session) ? [{ label: "End conversation", icon: "i-stop", run: endIt, phone: true }] : []),
     null,
     { label: "Delete", icon: "i-trash", run: deleteIt, danger: true },
   ]);
@@ -652,7 +654,7 @@ function showDetails() {
   const { timeout } = session;
   const rows = [
     ["Agent", agentTitle(session.agent)],
-    ["Tabs", STRATEGY[session.strategy] ?? session.strategy],
+    ["Sharing", STRATEGY[session.strategy] ?? session.strategy],
     ["Messages", String(session.message_count)],
     ["Opened", fullTime(session.created_at)],
     ["Last activity", fullTime(session.last_activity_at)],
@@ -789,7 +791,7 @@ talk.initTalk({
     composer.focus();
   },
 });
-sidebar.initSidebar((id) => void openSession(id));
+sidebar.initSidebar({ open: (id) => void openSession(id), named: (id) => id === view.id && drawHeading() });
 
 let listed = sidebar.refresh();
 void route();

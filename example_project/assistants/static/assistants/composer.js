@@ -106,15 +106,13 @@ function grow() {
 /** Say what went wrong, above the box, until it is dismissed or the next message goes out. */
 export function showNotice(words, action = null) {
   const notice = $("notice");
-  notice.replaceChildren(
-    icon("i-alert"),
-    h("span", { className: "notice-text" }, words),
-    action && h("button", { type: "button", className: "button button-small", onclick: action.run }, action.label),
-    h("button", { type: "button", className: "icon-button tiny", "aria-label": "Dismiss", onclick: () => {
-      hideNotice();
-      if (!form.hidden) focus();
-    } }, icon("i-close")),
-  );
+  const dismiss = () => {
+    hideNotice();
+    if (!form.hidden) focus();
+  };
+  notice.replaceChildren(icon("i-alert"), h("span", { className: "notice-text" }, words));
+  if (action) notice.append(h("button", { type: "button", className: "button button-small", onclick: action.run }, action.label));
+  notice.append(h("button", { type: "button", className: "icon-button tiny", "aria-label": "Dismiss", onclick: dismiss }, icon("i-close")));
   notice.hidden = false;
 }
 

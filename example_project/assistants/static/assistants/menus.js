@@ -122,7 +122,9 @@ function show(form, focus) {
   dialog.showModal();
   (focus ?? form.querySelector(".dialog-buttons button:last-child")).focus();
   return new Promise((resolve) => {
-    dialog.onclick = (event) => event.target === dialog && dialog.close("no");
+    dialog.onclick = (event) => {
+      if (event.target === dialog) dialog.close("no"); // beside it
+    };
     dialog.onclose = () => {
       if (before?.isConnected) before.focus();
       resolve(dialog.returnValue);

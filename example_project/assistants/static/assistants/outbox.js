@@ -19,7 +19,7 @@ const tell = (type, detail) => outbox.dispatchEvent(new CustomEvent(type, { deta
 function load() {
   try {
     const kept = JSON.parse(sessionStorage.getItem(KEY) || "[]");
-    return kept.map((entry) => ({ ...entry, state: "failed", reason: "The page was closed before it was sent." }));
+    return kept.map((entry) => ({ ...entry, state: "failed", retryAt: null, reason: "The page was closed before it was sent." }));
   } catch {
     return [];
   }

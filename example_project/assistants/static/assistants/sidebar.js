@@ -17,10 +17,12 @@ let next = null;
 let selected = null;
 let asking = null;
 let onOpen = () => {};
+let onNamed = () => {};
 
-/** Wire the list up; `open(id)` is called when somebody chooses a conversation. */
-export function initSidebar(open) {
+/** Wire the list up: `open(id)` when somebody chooses a conversation, `named(id)` when its first words are known. */
+export function initSidebar({ open, named }) {
   onOpen = open;
+  onNamed = named;
   $("more").addEventListener("click", loadMore);
   const search = $("search");
   let timer;
@@ -232,6 +234,7 @@ async function fetchOpenings() {
       const page = await api.messages(id, { after: 0, limit: 1 });
       if (page.messages[0]) opening.set(id, firstWords(page.messages[0].content));
       if (rows.has(id)) draw(rows.get(id));
+      onNamed(id);
     } catch {
       opening.delete(id); // asked again when it next comes up
     }

@@ -102,6 +102,7 @@ export function setPending(entries) {
     if (!bubble) {
       bubble = build("user");
       bubbles.set(entry.externalId, bubble);
+      bubble.node.classList.add("is-new");
       isNew = true;
     }
     bubble.entry = entry;
@@ -166,6 +167,7 @@ function put(message) {
     bubbles.delete(message.external_id);
     bubbles.set(message.sequence, bubble);
   }
+  if (isNew && log.getAttribute("aria-busy") !== "true") bubble.node.classList.add("is-new");
   bubble.entry = null;
   bubble.message = message;
   draw(bubble);

@@ -75,13 +75,16 @@ export const STATUS = {
 const LIVE = new Set(["created", "active", "resumed"]);
 export const isLive = (status) => LIVE.has(status);
 
+/** "at 5:27 AM" today, with the date otherwise. */
+export const moment = (iso) => (daysAgo(Date.parse(iso)) === 0 ? `at ${clockTime(iso)}` : `on ${fullTime(iso)}`);
+
 const REASONS = {
   idle_timeout: "It was idle for longer than its timeout.",
   max_duration: "It reached its maximum duration.",
   parent_ended: "The conversation it belongs to ended.",
   ended_by_staff: "A member of staff ended it.",
 };
-export const reasonText = (reason) => REASONS[reason] ?? (reason ? `“${reason}”` : "");
+export const reasonText = (reason) => REASONS[reason] ?? (reason ? `Reason: “${reason}”.` : "");
 
 const ORDER = ["tasks", "echo", "slow_echo", "companion", "notebook", "kiosk", "vault", "broken", "unavailable"];
 const place = ({ name }) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
