@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.utils.module_loading import autodiscover_modules
@@ -141,8 +142,13 @@ class Agent:
 
     def policy(self, own: TimeoutOverrides | None = None) -> TimeoutPolicy:
         """Return the timeouts in force for a session with these overrides."""
-        return merge(conf.get().timeouts, self.timeouts, own or TimeoutOverrides())
+        return _merged(conf.get().timeouts, self.timeouts, own or _NOTHING)
 
+
+_NOTHING = TimeoutOverrides()
+
+#: Every answer needs the timeouts in force, and hardly any differ.
+_merged = lru_cache(maxsize=1024)(merge)
 
 _registry: dict[str, Agent] = {}
 

@@ -112,21 +112,21 @@ def append(
     """
     using = session._state.db or "default"
     settings = conf.get()
+    describe = statements.shape if len(entries) == 1 else statements.anything
     statement = statements.append(
         using,
         agents.of(session.agent).policy(),
-        tuple((entry.type in MESSAGE_TYPES, entry.created_at is not None) for entry in entries),
+        tuple(map(describe, entries)),
+        resume_after=settings.resume_after,
+        limit=settings.MAX_MESSAGES,
         bound=client is not ANY,
         expected=expected_sequence is not None,
-        limited=settings.MAX_MESSAGES is not None,
     )
     parameters = {
         "id": session.pk,
         "tokens": sum(entry.token_count or 0 for entry in entries),
         "client": None if client is ANY else client,
         "expected": expected_sequence,
-        "limit": settings.MAX_MESSAGES,
-        "resume_after": settings.resume_after,
     }
     row = statement.run(using, parameters, entries)
     if row is None:

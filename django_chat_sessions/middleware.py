@@ -149,26 +149,27 @@ class ChatSessionMiddleware:
         extended = _extend(request)
         return _finish(extended, await self.get_response(extended))
 
-    def _process_view(self, request: ChatRequest, *view: Any) -> None:
+    def _process_view(self, request: HttpRequest, *view: Any) -> None:
         public_id = _to_touch(request)
         if public_id is not None:
             _touch(request, public_id)
 
-    async def _aprocess_view(self, request: ChatRequest, *view: Any) -> None:
+    async def _aprocess_view(self, request: HttpRequest, *view: Any) -> None:
         public_id = _to_touch(request)
         if public_id is not None:
             await sync_to_async(_touch)(request, public_id)
 
 
 @cache
-def _extended(kind: Any) -> type[ChatRequest]:
-    return cast("type[ChatRequest]", type(kind.__name__, (ChatRequest, kind), {}))
+def _extended(kind: Hashable) -> type[ChatRequest]:
+    base = cast("type[HttpRequest]", kind)
+    return cast("type[ChatRequest]", type(base.__name__, (ChatRequest, base), {}))
 
 
 def _extend(request: HttpRequest) -> ChatRequest:
     # An attribute could not be lazy and still be None: SimpleLazyObject is never None itself.
     if not isinstance(request, ChatRequest):
-        request.__class__ = _extended(type(request))
+        request.__class__ = _extended(cast("Hashable", type(request)))
     extended = cast("ChatRequest", request)
     extended.chat_state = ChatState(timezone.now())
     return extended
@@ -278,7 +279,8 @@ def _open(request: HttpRequest, user: Any) -> ChatSession | None:
 
 def _to_touch(request: HttpRequest) -> UUID | None:
     """Return the session that a page view names, unless there is nothing to be done for it."""
-    public_id = _named(request)
+    # A middleware below may have put a request of its own in the place of ours.
+    public_id = _named(request) if isinstance(request, ChatRequest) else None
     if public_id is None or touched.has(public_id, within=conf.get().touch_interval):
         return None
     match = request.resolver_match
@@ -287,7 +289,7 @@ def _to_touch(request: HttpRequest) -> UUID | None:
     return public_id
 
 
-def _touch(request: ChatRequest, public_id: UUID) -> None:
+def _touch(request: HttpRequest, public_id: UUID) -> None:
     user: Any = getattr(request, "user", None)
     if not getattr(user, "is_authenticated", False):
         return
@@ -298,7 +300,7 @@ def _touch(request: ChatRequest, public_id: UUID) -> None:
     try:
         row = visible.filter(uuid=public_id).order_by().values_list("pk", "agent").first()
         if row is not None and sessions.touch(*row, using=visible.db):
-            request.chat_state.found = None
+            cast("ChatRequest", request).chat_state.found = None  # its deadline is not what it was
     except DatabaseError:
         logger.exception("A page view could not be noted.")
         return

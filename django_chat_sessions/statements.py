@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from . import conf, dialects
-from .choices import LIVE, Strategy
+from .choices import LIVE, MESSAGE_TYPES, Strategy
 from .dialects import Dialect, PolicySQL
 from .fields import hide
 from .rules.timeouts import TimeoutPolicy
@@ -25,6 +26,9 @@ MOVED = (
     "warned_at",
 )  # fmt: skip
 
+#: How many of them are no instants.
+_COUNTERS = 4
+
 _LIVE = ", ".join(f"'{status}'" for status in LIVE)
 _ANY_CLIENT = f"('{Strategy.MULTIPLE}', '{Strategy.SINGLE}')"
 _INSERT = (
@@ -33,41 +37,61 @@ _INSERT = (
 )
 
 
+#: Columns of an event that most leave empty.
+_OPTIONAL = ("external_id", "position", "token_count", "created_at")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: Of an event: whether it is a message of the conversation, and what it brings of the optional columns.
+Shape = tuple[bool, tuple[str, ...]]
+
+
+def shape(entry: Entry) -> Shape:
+    """Return what a statement has to know of an event; whatever else differs is a parameter."""
+    return entry.type in MESSAGE_TYPES, tuple(name for name in _OPTIONAL if getattr(entry, name) is not None)
+
+
+def anything(entry: Entry) -> Shape:
+    """Return the same for one of several events: all are parameters, so that their statements stay few."""
+    return entry.type in MESSAGE_TYPES, _OPTIONAL if entry.created_at is not None else _OPTIONAL[:-1]
+
+
 @dataclass(frozen=True, slots=True)
 class Append:
-    """The append of a number of events, as SQL."""
+    """The append of a number of events as one statement of PostgreSQL."""
 
-    update: str
-    insert: str
-    shape: tuple[tuple[bool, bool], ...]
+    sql: str
 
     def run(self, using: str, parameters: dict[str, Any], entries: Sequence[Entry]) -> Sequence[Any] | None:
         """Execute it and return the columns of ``MOVED``, or None where the row does not take the events."""
-        run = self._run_postgresql if dialects.is_postgresql(using) else self._run_sqlite
-        found: Sequence[Any] | None = run(using, parameters, entries)
-        return found
-
-    def _run_postgresql(self, using: str, parameters: dict[str, Any], entries: Sequence[Entry]) -> Any:
-        parameters["external_id"] = parameters["created_at"] = None
         for number, entry in enumerate(entries, 1):
-            parameters |= _values(entry, number)
+            parameters.update(_values(entry, number))
         connection = connections[using]
-        sql = self.update
-        if self.insert:
-            sql = f"WITH bumped AS ({sql}), added AS ({self.insert}) SELECT {', '.join(MOVED)} FROM bumped"
         if connection.in_atomic_block and any(entry.external_id is not None for entry in entries):
-            with transaction.atomic(using=using), connection.cursor() as cursor:
-                cursor.execute(sql, parameters)
-                return cursor.fetchone()
-        with connection.cursor() as cursor:
-            cursor.execute(sql, parameters)
-            return cursor.fetchone()
+            with transaction.atomic(using=using):
+                return self._fetch(connection, parameters)
+        return self._fetch(connection, parameters)
 
-    def _run_sqlite(self, using: str, parameters: dict[str, Any], entries: Sequence[Entry]) -> Any:
+    def _fetch(self, connection: Any, parameters: dict[str, Any]) -> Sequence[Any] | None:
+        with connection.cursor() as cursor:
+            cursor.execute(self.sql, parameters)
+            row = cursor.fetchone()
+        return row and [*row[:_COUNTERS], *map(_instant, row[_COUNTERS:])]
+
+
+@dataclass(frozen=True, slots=True)
+class SQLiteAppend:
+    """The append of a number of events as an UPDATE and an INSERT of SQLite."""
+
+    update: str
+    insert: str
+
+    def run(self, using: str, parameters: dict[str, Any], entries: Sequence[Entry]) -> Sequence[Any] | None:
+        """Execute it and return the columns of ``MOVED``, or None where the row does not take the events."""
         connection = connections[using]
         now = timezone.now()
         parameters["now"] = dialects.instant(connection, now)
-        parameters["idle_since"] = dialects.instant(connection, now - parameters.pop("resume_after"))
+        parameters["idle_since"] = dialects.instant(connection, now - conf.get().resume_after)
         with transaction.atomic(using=using), connection.cursor() as cursor:
             cursor.execute(self.update, parameters)
             row = cursor.fetchone()
@@ -90,12 +114,21 @@ def _values(entry: Entry, number: int) -> dict[str, Any]:
         f"type{number}": entry.type,
         f"role{number}": entry.role,
         f"content{number}": hide(entry.content),
-        f"data{number}": dialects.as_json(entry.data),
+        f"data{number}": dialects.as_json(entry.data) if entry.data else "{}",
         f"external_id{number}": external_id if external_id is None else hide(external_id),
         f"position{number}": entry.position,
-        f"tokens{number}": entry.token_count,
+        f"token_count{number}": entry.token_count,
         f"created_at{number}": entry.created_at,
     }
+
+
+def _microseconds(column: str) -> str:
+    """Return an instant as an integer: a driver reads that many times faster than its text."""
+    return f"(extract(epoch FROM {column}) * 1000000)::bigint"
+
+
+def _instant(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _from_sqlite(connection: Any, row: Sequence[Any]) -> list[Any]:
@@ -110,42 +143,51 @@ def _from_sqlite(connection: Any, row: Sequence[Any]) -> list[Any]:
 def append(
     using: str,
     base: TimeoutPolicy,
-    shape: tuple[tuple[bool, bool], ...],
+    shapes: tuple[Shape, ...],
     *,
+    resume_after: timedelta,
+    limit: int | None,
     bound: bool,
     expected: bool,
-    limited: bool,
-) -> Append:
-    """Build the append for a database, the timeouts above the session and a shape of events; of none, activity alone.
+) -> Append | SQLiteAppend:
+    """Build the append for a database, the settings in force and the shapes of the events; of none, activity alone.
 
     Args:
         using: the database's alias.
         base: the timeouts in force where the session says nothing itself.
-        shape: for each event whether it is a message and whether it brings its instant.
+        shapes: of each event.
+        resume_after: idleness after which coming back is recorded.
+        limit: messages a session.
         bound: whether a client must be in control.
         expected: whether the last sequence is given.
-        limited: whether there is a limit of messages.
     """
     dialect = dialects.of(using)
-    messages = sum(is_message for is_message, _ in shape)
-    sets = activity(dialect, base) | {
-        "last_sequence": f"s.last_sequence + {len(shape)}",
-        "token_count": "s.token_count + %(tokens)s",
-    }
+    messages = sum(is_message for is_message, _ in shapes)
+    sets = activity(dialect, base)
+    if shapes:
+        sets["last_sequence"] = f"s.last_sequence + {len(shapes)}"
+    if any("token_count" in given for _, given in shapes):
+        sets["token_count"] = "s.token_count + %(tokens)s"
     if messages:
         sets |= {"message_count": f"s.message_count + {messages}", "status": "'active'"}
-    where = ["s.id = %(id)s", *live(dialect), f"s.last_activity_at > {idle_since(dialect)}"]
+    where = ["s.id = %(id)s", *live(dialect), f"s.last_activity_at > {idle_since(dialect, resume_after)}"]
     if bound:
         where.append(f"(s.strategy IN {_ANY_CLIENT} OR s.client = %(client)s)")
     if expected:
         where.append("s.last_sequence = %(expected)s")
-    if limited and messages:
-        where.append(f"s.message_count + {messages} <= %(limit)s")
-    returning = ", ".join(f"s.{name}" for name in MOVED) if dialect.now else ", ".join(MOVED)
-    if shape and dialect.now:
-        returning = f"s.id, {returning}"
-    insert = _insert_postgresql if dialect.now else _insert_sqlite
-    return Append(update_session(sets, where, returning), insert(shape) if shape else "", shape)
+    if limit is not None and messages:
+        where.append(f"s.message_count + {messages} <= {int(limit)}")
+    if not dialect.now:
+        return SQLiteAppend(update_session(sets, where, ", ".join(MOVED)), _insert_sqlite(shapes) if shapes else "")
+    if not shapes:
+        return Append(update_session(sets, where, _returning("s")))
+    update = update_session(sets, where, "s.id, " + ", ".join(f"s.{name}" for name in MOVED))
+    return Append(f"WITH s AS ({update}), added AS ({_insert_postgresql(shapes)}) SELECT {_returning('s')} FROM s")
+
+
+def _returning(row: str) -> str:
+    names = [f"{row}.{name}" for name in MOVED]
+    return ", ".join([*names[:_COUNTERS], *map(_microseconds, names[_COUNTERS:])])
 
 
 def update_session(sets: Mapping[str, str], where: Sequence[str], returning: str) -> str:
@@ -159,9 +201,14 @@ def now(dialect: Dialect) -> str:
     return dialect.now or "%(now)s"
 
 
-def idle_since(dialect: Dialect) -> str:
+def idle_since(dialect: Dialect, resume_after: timedelta) -> str:
     """Return the instant at which whoever has been idle since comes back."""
-    return f"{dialect.now} - %(resume_after)s::interval" if dialect.now else "%(idle_since)s"
+    return f"{dialect.now} - {_interval(resume_after)}" if dialect.now else "%(idle_since)s"
+
+
+def _interval(duration: timedelta) -> str:
+    """Return a setting's duration as a literal; a timedelta is dear as a parameter."""
+    return f"interval '{duration.total_seconds():.6f} seconds'"
 
 
 def live(dialect: Dialect) -> list[str]:
@@ -194,9 +241,7 @@ class Touch:
         settings = conf.get()
         connection = connections[using]
         parameters: dict[str, Any] = {"id": session_id}
-        if dialects.is_postgresql(using):
-            parameters |= {"resume_after": settings.resume_after, "interval": settings.touch_interval}
-        else:
+        if not dialects.is_postgresql(using):
             instant = timezone.now()
             times = {"now": instant, "idle_since": instant - settings.resume_after}
             times["touched_before"] = instant - settings.touch_interval
@@ -206,8 +251,14 @@ class Touch:
             return cursor.fetchone() is not None
 
 
-@lru_cache(maxsize=128)
 def touch(using: str, base: TimeoutPolicy) -> Touch:
+    """Return the note of a page view for a database and the settings in force."""
+    settings = conf.get()
+    return _touch(using, base, settings.resume_after, settings.touch_interval)
+
+
+@lru_cache(maxsize=128)
+def _touch(using: str, base: TimeoutPolicy, resume_after: timedelta, interval: timedelta) -> Touch:
     """Build the note of a page view: it writes where the last one is older than the interval, and moves something.
 
     Where somebody has been idle for long enough to come back, the clock of activity stays, so that the coming back is
@@ -215,36 +266,36 @@ def touch(using: str, base: TimeoutPolicy) -> Touch:
     """
     dialect = dialects.of(using)
     sets = activity(dialect, base)
-    idle = f"s.last_activity_at <= {idle_since(dialect)}"
+    idle = f"s.last_activity_at <= {idle_since(dialect, resume_after)}"
     sets["last_activity_at"] = f"CASE WHEN {idle} THEN s.last_activity_at ELSE {sets['last_activity_at']} END"
-    before = f"{dialect.now} - %(interval)s::interval" if dialect.now else "%(touched_before)s"
+    before = f"{dialect.now} - {_interval(interval)}" if dialect.now else "%(touched_before)s"
     renews = PolicySQL.over({}, base).renews
     latest = f"CASE WHEN {renews} THEN {dialect.greatest}(s.last_activity_at, s.renewed_at) ELSE s.last_activity_at END"
     where = ["s.id = %(id)s", *live(dialect), f"{latest} <= {before}", f"({renews} OR NOT {idle})"]
     return Touch(update_session(sets, where, "s.id" if dialect.now else "id"))
 
 
-def _insert_postgresql(shape: tuple[tuple[bool, bool], ...]) -> str:
-    count = len(shape)
+def _insert_postgresql(shapes: tuple[Shape, ...]) -> str:
     rows = []
-    for n, (is_message, is_dated) in enumerate(shape, 1):
-        sequence = f"b.last_sequence - {count - n}"
-        place = f"COALESCE(%(position{n})s::bigint, {sequence})" if is_message else "NULL::bigint"
-        instant = f"%(created_at{n})s::timestamptz" if is_dated else "b.last_activity_at"
+    for n, (is_message, given) in enumerate(shapes, 1):
+        sequence = f"(s.last_sequence - {len(shapes) - n})"
+        found = {name: f"%({name}{n})s" for name in given}
+        place = f"COALESCE({found['position']}::bigint, {sequence})" if "position" in found else sequence
         rows.append(
-            f"SELECT b.id, {sequence}, %(type{n})s::text, %(role{n})s::text, %(content{n})s::text,"
-            f" %(data{n})s::jsonb, %(external_id{n})s::text, {place}, NULL::bigint, %(tokens{n})s::integer, {instant}"
-            " FROM bumped b"
+            f"SELECT s.id, {sequence}, %(type{n})s::text, %(role{n})s::text, %(content{n})s::text,"
+            f" %(data{n})s::jsonb, {found.get('external_id', 'NULL')}::text, {place if is_message else 'NULL'}::bigint,"
+            f" NULL::bigint, {found.get('token_count', 'NULL')}::integer,"
+            f" {found.get('created_at', 's.last_activity_at')}::timestamptz FROM s"
         )
     return f"{_INSERT} {' UNION ALL '.join(rows)}"
 
 
-def _insert_sqlite(shape: tuple[tuple[bool, bool], ...]) -> str:
+def _insert_sqlite(shapes: tuple[Shape, ...]) -> str:
     rows = []
-    for n, (is_message, _) in enumerate(shape, 1):
+    for n, (is_message, _) in enumerate(shapes, 1):
         place = f"COALESCE(%(position{n})s, %(sequence{n})s)" if is_message else "NULL"
         rows.append(
             f"(%(id)s, %(sequence{n})s, %(type{n})s, %(role{n})s, %(content{n})s, %(data{n})s, %(external_id{n})s,"
-            f" {place}, NULL, %(tokens{n})s, %(created_at{n})s)"
+            f" {place}, NULL, %(token_count{n})s, %(created_at{n})s)"
         )
     return f"{_INSERT} VALUES {', '.join(rows)}"

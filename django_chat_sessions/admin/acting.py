@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 else:
     _ModelAdmin = object
 
-#: Sessions that one action takes, and refusals that it explains.
-ACTION_LIMIT = 1_000
+#: Sessions that one action takes (Django accepts a thousand fields a form), and refusals that it explains.
+ACTION_LIMIT = 500
 EXPLAINED = 10
 
 
@@ -99,6 +99,7 @@ class CommandsMixin(_ModelAdmin):
             "back": facts.session_url(chosen[0]) if "original" in more else self._list_url(),
             **more,
         }
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/chat_sessions/chatsession/confirm.html", context)
 
     def missing(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -43,14 +43,19 @@ def pretty(value: Any) -> str:
     """Return a JSON value indented for reading."""
     try:
         text = json.dumps(value, ensure_ascii=False, indent=2)
-    except RecursionError:  # the indenting encoder is Python and gives up earlier than the one that stored it
-        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # the indenting encoder may give up where the one that stored it did not
+        return _("This is nested too deeply to be shown.")
     return visible(text)
 
 
 def badge(status: str) -> SafeString:
     """Return a status as a coloured word."""
     return format_html('<span class="chat-badge chat-badge--{}">{}</span>', status, Status(status).label)
+
+
+def hold_badge() -> SafeString:
+    """Return the mark of a legal hold."""
+    return format_html('<span class="chat-badge chat-badge--held">{}</span>', _("legal hold"))
 
 
 def when(at: datetime) -> SafeString:

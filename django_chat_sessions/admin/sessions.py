@@ -44,7 +44,7 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
 
     list_display = (
         "conversation", "status_now", "owner_name", "agent", "created", "last_activity", "expires",
-        "message_count", "token_count", "is_held",
+        "message_count", "token_count",
     )  # fmt: skip
     list_display_links = ("conversation",)
     list_filter = (
@@ -81,8 +81,9 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
 
     @admin.display(description=gettext_lazy("status"))
     def status_now(self, session: ChatSession) -> SafeString:
-        """Show the status as a reader sees it."""
-        return display.badge(session.status_at(session.as_of))  # type: ignore[attr-defined]
+        """Show the status as a reader sees it, and a legal hold."""
+        status = display.badge(session.status_at(session.as_of))  # type: ignore[attr-defined]
+        return format_html("{} {}", status, display.hold_badge()) if session.is_held else status
 
     @admin.display(description=gettext_lazy("owner"))
     def owner_name(self, session: ChatSession) -> SafeString | None:
@@ -106,9 +107,9 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
     def expires(self, session: ChatSession) -> SafeString | None:
         """Show how long is left, or since when there is nothing left."""
         now = session.as_of  # type: ignore[attr-defined]
-        near = " chat-near" if display.is_near_expiration(session, now) else ""
+        near = "chat-near" if display.is_near_expiration(session, now) else ""
         left = display.time_left(session, now)
-        template = '<time class="chat-when{}" datetime="{}" title="{}">{}</time>'
+        template = '<time class="{}" datetime="{}" title="{}">{}</time>'
         at = session.expires_at
         return format_html(template, near, at.isoformat(), at.isoformat(), left) if left else None
 

@@ -22,7 +22,7 @@ from . import errors
 from .formats import JSONParser, JSONRenderer, MergePatchParser, Negotiation, ProblemRenderer, Raw, dumps
 from .representation import session_object
 
-CLIENT_HEADER = "X-Chat-Client"
+CLIENT_HEADER = "HTTP_X_CHAT_CLIENT"
 
 #: No event has this sequence: what an If-Match says that names no strong entity tag of ours.
 NO_SEQUENCE = -1
@@ -75,6 +75,7 @@ class ChatViewSet(viewsets.ViewSet):
         """Return the caller's session of that public id, and remember the instant by the clock that decides."""
         seen = lookups.session(self.request.user, public_id)
         self.seen_at, self.seen_on = seen.now, time.monotonic()
+        self.client  # noqa: B018 - a wrong name is refused on every call
         return seen.session
 
     @property
@@ -87,7 +88,7 @@ class ChatViewSet(viewsets.ViewSet):
         data = self.request.data
         # An empty body is an empty QueryDict to Django REST framework.
         given = {} if isinstance(data, Mapping) and not data else data
-        serializer = kind(data=given)
+        serializer = kind(data=[] if given is None else given)
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
@@ -104,14 +105,14 @@ class ChatViewSet(viewsets.ViewSet):
         Raises:
             InvalidRequest: it is too long.
         """
-        name = self.request.headers.get(CLIENT_HEADER) or None
+        name = self.request.META.get(CLIENT_HEADER) or None
         if name is not None and len(name) > NAME_LENGTH:
             raise InvalidRequest({"client": [f"A client's name has at most {NAME_LENGTH} characters."]})
         return name
 
     def expected(self, session: ChatSession) -> int | None:
         """Return the last sequence that If-Match asks for; None where it asks for none (RFC 9110, section 13.1.1)."""
-        header = self.request.headers.get("If-Match")
+        header = self.request.META.get("HTTP_IF_MATCH")
         if header is None or header.strip() == "*":
             return None
         tags = re.findall(r'(?:^|,)\s*"(0|[1-9][0-9]{0,17})"\s*(?=,|$)', header)
@@ -119,10 +120,7 @@ class ChatViewSet(viewsets.ViewSet):
         return session.last_sequence if session.last_sequence in sequences else next(iter(sequences), NO_SEQUENCE)
 
     def context(self, session: ChatSession) -> RequestContext:
-        """Return who asked, for a responder."""
-        given = getattr(self.request._request, "chat_context", None)
-        if isinstance(given, RequestContext) and given.session == str(session.uuid):
-            return given
+        """Return who asked, for a responder; the route names the session, whatever the page's header or cookie does."""
         return RequestContext.of(
             self.request._request, user=self.request.user, session=str(session.uuid), instant=self.now
         )

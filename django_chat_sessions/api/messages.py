@@ -52,7 +52,7 @@ class MessageViewSet(ChatViewSet):
         return self._wait(found, message)
 
     def _idempotency_key(self) -> str | None:
-        key = self.request.headers.get("Idempotency-Key") or None
+        key = self.request.META.get("HTTP_IDEMPOTENCY_KEY") or None
         if key is not None and len(key) > EXTERNAL_ID_LENGTH:
             raise InvalidRequest({"external_id": [f"An Idempotency-Key has at most {EXTERNAL_ID_LENGTH} characters."]})
         return key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from django.db import connections, router
 
 from .. import agents, conf, dialects, log, signals
 from ..choices import ALIVE, LIVE, EndReason, EventType, RunStatus
+from ..exceptions import SessionNotFound
 from ..models import ChatSession, Run
 from ..rules import timeouts
 from . import writing
@@ -161,7 +163,8 @@ def _recover_batch(using: str, size: int) -> int:
     stale = Run.objects.using(using).filter(status__in=ALIVE, expires_at__lte=now).order_by("pk")
     recovered = 0
     for run in stale.select_related("session")[:size]:
-        with writing.writing(run.session, live=False) as draft:
+        # Its session may be deleted meanwhile, and the run with it.
+        with suppress(SessionNotFound), writing.writing(run.session, live=False) as draft:
             recovered += abandon(draft, run)
     return recovered
 

@@ -13,7 +13,7 @@ from django.db import IntegrityError, connections, router
 from .. import agents, conf, dialects, log, signals
 from ..agents import Message
 from ..choices import LIVE, EventType, Strategy
-from ..exceptions import InvalidRequest, SessionLimitReached
+from ..exceptions import InvalidRequest, SessionLimitReached, SessionNotFound
 from ..models import ChatSession
 from ..rules import concurrency, lifecycle, timeouts
 from ..rules.concurrency import ANY, Client
@@ -99,11 +99,12 @@ def open(  # noqa: A001, PLR0913 - the field's word, and its fields
         InvalidTimeout: the timeouts are out of bounds.
         InvalidRequest: the client must name itself, or the tree would be too deep.
         MessageTooLong, MetadataTooLarge, MessageLimitReached: too much of something.
+        SessionNotFound: the parent or the source is gone, or somebody else's.
         SessionExpired, SessionEnded: the parent is over.
         SessionLimitReached: the owner has too many live sessions.
     """
     using = using or router.db_for_write(ChatSession)
-    source = continue_from
+    source = _own(continue_from, owner, using)
     name = agent if agent is not None else (source.agent if source else conf.get().DEFAULT_AGENT)
     known = agents.find(name)
     strategy = known.strategy_in_force
@@ -136,6 +137,16 @@ def open(  # noqa: A001, PLR0913 - the field's word, and its fields
         limits.check_json(name_, value)
     limits.check_json("state", wanted.state, conf.get().MAX_STATE_BYTES)
     return _open(wanted, client=client, using=using)
+
+
+def _own(source: ChatSession | None, owner: Any, using: str) -> ChatSession | None:
+    """Return a source as it is now; somebody else's does not exist."""
+    if source is None:
+        return None
+    row = ChatSession.objects.using(using).filter(pk=source.pk, owner=owner).first()
+    if row is None:
+        raise SessionNotFound
+    return row
 
 
 def _first(*values: Any) -> Any:
@@ -176,7 +187,7 @@ def _open(wanted: Opening, *, client: Client, using: str) -> Opened:
 def _attempt(wanted: Opening, *, client: Client, using: str) -> Opened:
     with log.begin(using):
         if wanted.parent is not None:
-            wanted = replace(wanted, parent=_live_parent(wanted.parent, using))
+            wanted = replace(wanted, parent=_live_parent(wanted.parent, wanted.owner, using))
         now = dialects.now(using)
         found = _find(wanted, now, using)
         if found is not None:
@@ -224,8 +235,10 @@ def take_control(draft: writing.Draft, client: Client) -> None:
         draft.record(EventType.SESSION_SUPERSEDED, {"client": client, "previous_client": session.client})
 
 
-def _live_parent(parent: ChatSession, using: str) -> ChatSession:
+def _live_parent(parent: ChatSession, owner: Any, using: str) -> ChatSession:
     row = log.lock(parent)
+    if row.owner_id != (None if owner is None else owner.pk):
+        raise SessionNotFound
     lifecycle.check_live(row.status, row.expires_at, dialects.now(using))
     depth, above = 2, row
     while above.parent is not None:
@@ -236,7 +249,6 @@ def _live_parent(parent: ChatSession, using: str) -> ChatSession:
 
 
 def _check_room(wanted: Opening, now: datetime, using: str) -> None:
-    limits.check_count(0, sum(entry.is_message for entry in wanted.entries))
     limit = conf.get().MAX_LIVE_SESSIONS
     if limit is None or wanted.owner is None:
         return
@@ -269,6 +281,7 @@ def create(wanted: Opening, now: datetime, using: str) -> ChatSession:
         expires_at=timeouts.deadline(policy, now, now),
     )
     entries = [_created(wanted), *_copied(wanted, using), *wanted.entries]
+    limits.check_count(0, sum(entry.is_message for entry in entries))
     log.create(session, entries, using=using)
     writing.announce(signals.session_opened, session)
     return session
@@ -347,7 +360,7 @@ def fork(
             source=source,
             source_sequence=at,
             strategy=source.strategy,
-            client=source.client if client is ANY or source.client is None else client,
+            client=source.client if client is ANY or source.strategy not in concurrency.NEEDS_CLIENT else client,
         )
         now = dialects.now(using)
         _check_room(wanted, now, using)

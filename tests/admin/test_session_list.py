@@ -82,6 +82,7 @@ def test_application_strategy_hold_and_date_filter(reader, talk):
     plain, other = talk("Hello"), talk("Hello", application="shop", agent="single")
     privacy.hold(other)
     today = f"{other.created_at:%Y-%m-%d} 00:00:00+00:00"
+    assert reader.get(SESSIONS).content.decode().count("chat-badge--held") == 1
     for filters in (
         {"application": "shop"},
         {"strategy__exact": "single"},

@@ -9,7 +9,7 @@ import pytest
 from django.test import override_settings
 from django.utils import timezone
 
-from django_chat_sessions.admin import conversation
+from django_chat_sessions.admin import conversation, display
 from django_chat_sessions.agents import Message
 from django_chat_sessions.choices import Status
 from django_chat_sessions.models import ChatSession
@@ -173,6 +173,24 @@ def test_a_timeout_that_gave_way_says_so(reader, talk):
         response = reader.get(page(session))
     assert fact(response, "Warning").text == "2 min"
     assert fact(response, "Warning").note == "from the settings, adjusted to the idle timeout"
+
+
+def test_a_session_of_nobody_and_of_an_agent_that_is_gone_is_shown(reader, talk, alice):
+    session = talk("Hello", application="shop")
+    ChatSession.objects.update(agent="retired", owner=None, warned_at=timezone.now())
+    response = reader.get(page(session))
+    assert fact(response, "Owner").text == "nobody"
+    assert fact(response, "Agent").note == "not registered"
+    assert fact(response, "Application").text == "shop"
+    assert fact(response, "Warned").at is not None
+    assert reader.get(SESSIONS).status_code == 200
+
+
+def test_what_is_nested_too_deeply_is_no_error():
+    value: list[object] = []
+    for _ in range(100_000):
+        value = [value]
+    assert "too deeply" in display.pretty(value)
 
 
 def test_relatives_are_linked(reader, talk, alice):

@@ -93,7 +93,11 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
         return
     if request.param == "filesystem":
         folder = str(tmp_path / "broker")
-        options: dict[str, Any] = {"data_folder_in": folder, "data_folder_out": folder, "control_folder": f"{folder}-control"}
+        options: dict[str, Any] = {
+            "data_folder_in": folder,
+            "data_folder_out": folder,
+            "control_folder": f"{folder}-control",
+        }
         options["polling_interval"] = 0.1
         for path in (folder, f"{folder}-control"):
             Path(path).mkdir()

@@ -1,4 +1,4 @@
-"""The tasks as functions."""
+"""The tasks as functions, and their table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from django_chat_sessions import tasks
+from django_chat_sessions.schedule import BEAT_SCHEDULE, beat_schedule
 from django_chat_sessions.testing import age, make_session
 
 pytestmark = pytest.mark.django_db
@@ -51,3 +52,13 @@ print(sorted(schedule.BEAT_SCHEDULE))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "chat-sessions-expire" in done.stdout
+
+
+def test_the_table_names_tasks_that_exist():
+    names = {tasks.expire_sessions.name, tasks.warn_sessions.name, tasks.recover_runs.name}
+    assert {entry["task"] for entry in BEAT_SCHEDULE.values()} == names
+
+
+def test_the_table_takes_another_interval():
+    entry = beat_schedule(seconds=5)["chat-sessions-expire"]
+    assert entry == {"task": "chat_sessions.expire", "schedule": 5, "options": {"expires": 5}}

@@ -59,9 +59,7 @@ def test_no_settings_are_fine(settings):
     assert ids() == []
 
 
-@pytest.mark.parametrize(
-    ("wrong", "meant"), [("TIMEOUT_MINUTE", "TIMEOUT_MINUTES"), ("timeout_mode", "TIMEOUT_MODE")]
-)
+@pytest.mark.parametrize(("wrong", "meant"), [("TIMEOUT_MINUTE", "TIMEOUT_MINUTES"), ("timeout_mode", "TIMEOUT_MODE")])
 def test_an_unknown_key_is_answered_with_the_one_that_was_meant(settings, wrong, meant):
     settings.CHAT_SESSIONS = {wrong: 30}
     assert ids() == ["E002"]

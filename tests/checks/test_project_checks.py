@@ -61,7 +61,12 @@ def test_the_middleware_belongs_after_the_one_that_knows_the_user(settings, chai
 
 
 @pytest.fixture
-def without_beat(settings, monkeypatch):
+def unscheduled(settings):
+    settings.CELERY_BEAT_SCHEDULE = {}
+
+
+@pytest.fixture
+def without_beat(unscheduled, monkeypatch):
     monkeypatch.setattr(schedule, "is_available", lambda: False)
 
 
@@ -100,7 +105,7 @@ def test_without_celery_nothing_is_missed(without_beat, monkeypatch):
 
 @needs_beat
 @pytest.mark.django_db
-def test_beat_without_our_entries_is_warned_of_until_they_are_there():
+def test_beat_without_our_entries_is_warned_of_until_they_are_there(unscheduled):
     assert ids(databases=["default"]) == ["W005"]
     assert ids() == []
     call_command("chat_sessions", "schedule", verbosity=0)
@@ -109,7 +114,7 @@ def test_beat_without_our_entries_is_warned_of_until_they_are_there():
 
 @needs_beat
 @pytest.mark.django_db
-def test_before_the_first_migration_nothing_is_said(monkeypatch):
+def test_before_the_first_migration_nothing_is_said(unscheduled, monkeypatch):
     monkeypatch.setattr(connection.introspection, "table_names", lambda *args, **kwargs: [])
     assert ids(databases=["default"]) == []
 

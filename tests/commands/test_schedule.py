@@ -1,4 +1,4 @@
-"""The command `chat_sessions schedule`, and the table behind it."""
+"""The command `chat_sessions schedule`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.apps import apps
 from django.core.management import CommandError, call_command
 
 from django_chat_sessions import schedule
-from django_chat_sessions.schedule import BEAT_SCHEDULE, TASKS, beat_schedule
+from django_chat_sessions.schedule import TASKS
 
 pytestmark = [
     pytest.mark.django_db,
@@ -142,15 +142,3 @@ def test_without_django_celery_beat_it_says_what_else_to_do(monkeypatch):
     for argument in ([], ["--show"], ["--remove"]):
         with pytest.raises(CommandError, match=r"sweep --loop"):
             run(*argument)
-
-
-def test_the_table_names_tasks_that_exist():
-    from django_chat_sessions import tasks
-
-    names = {tasks.expire_sessions.name, tasks.warn_sessions.name, tasks.recover_runs.name}
-    assert {entry["task"] for entry in BEAT_SCHEDULE.values()} == names
-
-
-def test_the_table_takes_another_interval():
-    entry = beat_schedule(seconds=5)["chat-sessions-expire"]
-    assert entry == {"task": "chat_sessions.expire", "schedule": 5, "options": {"expires": 5}}

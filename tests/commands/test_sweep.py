@@ -47,7 +47,9 @@ def test_a_limit_bounds_a_round(alice, settings):
     assert "expire: 2," in sweep("--limit", "3")
 
 
-@pytest.mark.parametrize("arguments", [["--limit", "0"], ["--interval", "0"], ["--interval", "nan"], ["--interval", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["--limit", "0"], ["--interval", "0"], ["--interval", "nan"], ["--interval", "x"]]
+)
 def test_impossible_arguments_are_refused(arguments):
     with pytest.raises(CommandError, match="above zero"):
         sweep(*arguments)
@@ -71,12 +73,21 @@ def test_a_database_that_is_away_for_a_while_does_not_end_a_loop(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_single_round_without_a_database_is_an_error(monkeypatch):
+    def failing(*args, **kwargs):
+        raise OperationalError("no such table")
+
+    monkeypatch.setattr(module.Command, "_round", failing)
+    with pytest.raises(CommandError, match="The sweep failed: no such table"):
+        sweep()
+
+
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_loop_sweeps_until_a_signal_stops_it_cleanly(alice, subprocess_environment, number):
     session = make_session(alice, agent="silent")
-    command = [sys.executable, "-m", "django", "chat_sessions", "sweep", "--loop", "--interval", "0.2"]
+    command = [sys.executable, "-m", "django", "chat_sessions", "sweep", "--skip-checks", "--loop", "--interval", "0.2"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=subprocess_environment, **pipes) as process:
         assert process.stdout.readline().startswith("Sweeping every 0.2 s")

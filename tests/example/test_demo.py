@@ -1,8 +1,7 @@
-"""``make demo`` as its user meets it: all its processes, its own data, and nothing left behind."""
+"""``make demo``, as somebody who has just cloned it would meet it."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -11,121 +10,183 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
-import psutil
+import httpx
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+pytestmark = [pytest.mark.slow, pytest.mark.sqlite]  # it brings its own database, so once is enough
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("DATABASE_URL", "CELERY_BROKER_URL", "DB", "DJANGO_SETTINGS_MODULE", "TEST_DATABASE")
 
 
-@dataclass
 class Demo:
-    process: subprocess.Popen[str]
-    url: str
-    var: Path
+    """A demo that runs in a directory of its own."""
 
-    def call(self, method: str, path: str, body: Any = None, token: str = "") -> tuple[int, Any]:
-        headers = {"Content-Type": "application/json", **({"Authorization": f"Token {token}"} if token else {})}
-        data = None if body is None else json.dumps(body).encode()
-        request = Request(f"{self.url}{path}", data=data, headers=headers, method=method)
+    def __init__(self, directory: Path, **environment: str) -> None:
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.directory = directory
+        self.output = directory / "output.txt"
+        settings = {"PORT": str(self.port), "DEMO_VAR_DIR": str(directory), "DEMO_THROTTLING": "0"}
+        inherited = {key: value for key, value in os.environ.items() if key not in OURS}
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "example_project.demo"],
+                cwd=ROOT,
+                env=inherited | settings | environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def wait(self, text: str, seconds: float = 90) -> None:
+        for _ in range(int(seconds * 10)):
+            if text in self.said or self.process.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert text in self.said, self.said
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
         try:
-            with urlopen(request, timeout=30) as answer:
-                return answer.status, json.loads(answer.read() or b"null")
-        except HTTPError as error:
-            return error.code, json.loads(error.read())
+            return self.process.wait(40)
+        finally:
+            self.process.kill()
 
-    def token(self, name: str) -> str:
-        status, body = self.call("POST", "/api/token", {"username": name, "password": "demo"})
-        assert status == 200
-        return body["token"]
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
 
-
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "TEST_"))}
-    for name in ("DATABASE_URL", "CELERY_BROKER_URL", "DB"):
-        environment.pop(name, None)
-    environment |= {"PORT": str(port), "DEMO_VAR_DIR": str(tmp_path), "DEMO_SWEEP_SECONDS": "2"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "example_project.demo"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    said: list[str] = []
-    for line in process.stdout or ():
-        said.append(line)
-        if "Ctrl-C stops everything." in line:
-            break
-    else:
-        pytest.fail("The demo did not come up:\n" + "".join(said))
-    yield Demo(process, f"http://127.0.0.1:{port}", tmp_path)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+    def client_of(self, name: str) -> httpx.Client:
+        with self.client() as nobody:
+            token = nobody.post("/api/token", json={"username": name, "password": "demo"}).json()["token"]
+        client = self.client()
+        client.headers["Authorization"] = f"Token {token}"
+        return client
 
 
-def processes_of(group: int) -> list[str]:
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, ProcessLookupError):
-            if group in (os.getpgid(process.pid), os.getsid(process.pid)):
-                found.append(" ".join(process.cmdline()))
-    return found
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    demo = Demo(tmp_path_factory.mktemp("demo"), DEMO_SWEEP_SECONDS="1")
+    try:
+        demo.wait("Ctrl-C stops everything")
+        yield demo
+    finally:
+        demo.stop()
 
 
-@pytest.mark.sqlite
-def test_demo_answers_expires_by_its_worker_and_stops_without_leaving_anything(demo: Demo) -> None:
-    alice, bob = demo.token("alice"), demo.token("bob")
-    status, session = demo.call("POST", "/api/chat/sessions", {"agent": "tasks"}, alice)
-    assert status == 201
-    path = f"/api/chat/sessions/{session['id']}"
-    status, answer = demo.call("POST", f"{path}/messages", {"content": "Create a task: Review Q4 budget"}, alice)
-    assert (status, answer["reply"]["content"]) == (201, "✓ Created")
-    status, answer = demo.call("POST", f"{path}/messages", {"content": "Mark it complete"}, alice)
-    assert (status, answer["reply"]["content"]) == (201, "✓ Marked complete")
-    assert demo.call("GET", path, token=bob)[0] == 404
-
-    with closing(sqlite3.connect(demo.var / "db.sqlite3", timeout=20)) as database, database:
-        database.execute("UPDATE chat_sessions_chatsession SET expires_at = created_at")
-    assert demo.call("GET", path, token=alice)[1]["status"] == "expired"
-    until, recorded = time.monotonic() + 60, []
-    while not recorded and time.monotonic() < until:
-        recorded = demo.call("GET", f"{path}/events?type=session.expired&after=0", token=alice)[1]["events"]
-        time.sleep(0.5)
-    assert [event["type"] for event in recorded] == ["session.expired"]
-
-    demo.process.send_signal(signal.SIGINT)
-    said, _ = demo.process.communicate(timeout=60)
-    assert demo.process.returncode == 0, said
-    assert "Stopped." in said
-    assert processes_of(demo.process.pid) == []
+def ask(client: httpx.Client, session: str, text: str) -> str:
+    answer = client.post(f"/api/chat/sessions/{session}/messages", json={"content": text})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["reply"]["content"])
 
 
-@pytest.mark.sqlite
-def test_demo_says_which_port_is_taken(demo: Demo) -> None:
-    port = demo.url.rpartition(":")[2]
-    second = subprocess.run(
-        [sys.executable, "-m", "example_project.demo"],
-        cwd=ROOT,
-        env={**os.environ, "PORT": port, "DEMO_VAR_DIR": str(demo.var)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert second.returncode == 1
-    assert f"Port {port} is taken" in second.stdout
+def open_session(client: httpx.Client, **fields: Any) -> dict[str, Any]:
+    answer = client.post("/api/chat/sessions", json=fields)
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def test_a_conversation_lasts_and_is_nobody_elses(demo: Demo) -> None:
+    with demo.client_of("alice") as first, demo.client_of("alice") as second, demo.client_of("bob") as bob:
+        session = open_session(first)["id"]
+        assert ask(first, session, "Create a task: Review Q4 budget") == "✓ Created"
+        assert ask(second, session, "Mark it complete") == "✓ Marked complete"
+        messages = second.get(f"/api/chat/sessions/{session}/messages").json()["messages"]
+        assert [message["role"] for message in messages] == ["user", "assistant"] * 2
+        assert bob.get(f"/api/chat/sessions/{session}").status_code == 404
+        assert bob.get("/api/chat/sessions").json()["results"] == []
+
+
+def test_celery_records_the_expiry(demo: Demo) -> None:
+    with demo.client_of("alice") as alice:
+        session = open_session(alice)["id"]
+        with closing(sqlite3.connect(demo.directory / "db.sqlite3", timeout=20)) as database, database:
+            moved = database.execute(
+                "UPDATE chat_sessions_chatsession SET expires_at = datetime('now', '-1 minute') WHERE uuid IN (?, ?)",
+                (session, session.replace("-", "")),
+            )
+            assert moved.rowcount == 1
+        for _ in range(300):
+            types = [e["type"] for e in alice.get(f"/api/chat/sessions/{session}/events").json()["events"]]
+            if "session.expired" in types:
+                return
+            time.sleep(0.1)
+    pytest.fail((demo.directory / f"worker-{demo.port}.log").read_text()[-3000:])
+
+
+def test_a_token_takes_name_and_password(demo: Demo) -> None:
+    with demo.client() as nobody:
+        right = {"username": "bob", "password": "demo"}
+        assert set(nobody.post("/api/token/", json=right).json()) == {"token"}
+        assert set(nobody.post("/api/token", data=right).json()) == {"token"}
+        assert nobody.post("/api/token", json={**right, "password": "?"}).status_code == 400
+        outdated = {"Authorization": "Token gone"}
+        assert nobody.post("/api/token", json=right, headers=outdated).status_code == 200
+
+
+def test_nobody_in_particular_is_asked_who_they_are(demo: Demo) -> None:
+    with demo.client() as nobody:
+        answer = nobody.get("/api/chat/sessions")
+        assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+        assert nobody.get("/").headers["location"] == "/accounts/login/?next=/"
+        assert nobody.get("/api/chat/sessions/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/accounts/login/", "/admin/login/", "/static/admin/css/base.css", "/api/schema/", "/api/docs/"]
+)
+def test_it_serves(demo: Demo, path: str) -> None:
+    with demo.client() as nobody:
+        assert nobody.get(path).status_code == 200
+
+
+def test_the_schedule_and_the_people_are_there_after_a_restart(demo: Demo) -> None:
+    """Run last: it stops the demo of this module and starts it again."""
+    assert demo.stop() == 0
+    assert demo.said.rstrip().endswith("Stopped.")
+    again = Demo(demo.directory)
+    try:
+        again.wait("Ctrl-C stops everything")
+        assert "user alice: there already" in again.said
+    finally:
+        assert again.stop() == 0
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        demo = Demo(tmp_path, PORT=str(port))
+        assert demo.process.wait(30) == 1
+    assert f"Port {port} is taken" in demo.said
+
+
+def test_what_dies_takes_the_rest_along(tmp_path: Path) -> None:
+    demo = Demo(tmp_path, CELERY_BROKER_URL="nonsense://")
+    try:
+        assert demo.process.wait(90) == 1
+    finally:
+        demo.stop()
+    assert "stopped by itself" in demo.said
+    assert "nonsense" in demo.said
+
+
+def test_it_runs_on_the_embedded_postgresql(tmp_path: Path) -> None:
+    demo = Demo(tmp_path, DB="postgres")
+    try:
+        demo.wait("Ctrl-C stops everything")
+        with demo.client_of("alice") as alice:
+            assert ask(alice, open_session(alice, agent="echo")["id"], "Hello") == "Hello"
+    finally:
+        assert demo.stop() == 0
+    assert not (tmp_path / "postgres" / "postmaster.pid").exists()

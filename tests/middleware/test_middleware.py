@@ -436,6 +436,46 @@ def test_async_requests_that_need_no_database_change_no_thread(monkeypatch):
     assert asyncio.run(request()).status_code == 200
 
 
+class SyncOnly:
+    """A host's old middleware."""
+
+    sync_capable, async_capable = True, False
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        return self.get_response(request)
+
+
+class Replacing(SyncOnly):
+    """A host's middleware that goes on with a request of its own."""
+
+    def __call__(self, request):
+        other = RequestFactory().get(request.path)
+        other.COOKIES, other.user = request.COOKIES, request.user
+        return self.get_response(other)
+
+
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_it_stands_between_middlewares_of_either_kind(browser, alice, settings, place):
+    settings.MIDDLEWARE = [*MIDDLEWARE[:place], f"{__name__}.SyncOnly", *MIDDLEWARE[place:]]
+    session = age(make_session(alice), minutes=4)
+    browser.name(session)
+    before = session.last_activity_at
+    assert browser.seen() == str(session.uuid)
+    session.refresh_from_db()
+    assert session.last_activity_at > before
+
+
+def test_a_request_that_another_middleware_made_is_left_alone(alice, settings):
+    settings.MIDDLEWARE = [*MIDDLEWARE, f"{__name__}.Replacing"]
+    client = Client()
+    client.force_login(alice)
+    client.cookies["chat_session"] = str(make_session(alice).uuid)
+    assert client.get("/plain").status_code == 200
+
+
 def test_twice_in_the_chain_is_harmless(browser, alice, settings):
     settings.MIDDLEWARE = [*MIDDLEWARE, MIDDLEWARE[-1]]
     session = make_session(alice)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -43,6 +43,18 @@ def seconds(text: str) -> float:
     return value
 
 
+def _add(commands: Any, name: str, text: str, more: str) -> ArgumentParser:
+    """Add a subcommand, after whose name Django's own options are understood too, not only before it."""
+    common = ArgumentParser(add_help=False, argument_default=SUPPRESS)
+    common.add_argument("-v", "--verbosity", type=int, choices=range(4), help=SUPPRESS)
+    for option in ("--settings", "--pythonpath"):
+        common.add_argument(option, help=SUPPRESS)
+    for flag in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
+        common.add_argument(flag, action="store_true", help=SUPPRESS)
+    parser: ArgumentParser = commands.add_parser(name, help=text, description=f"{text} {more}", parents=[common])
+    return parser
+
+
 class Command(BaseCommand):
     """Verify logs, install the schedule, sweep without Celery."""
 
@@ -61,7 +73,7 @@ class Command(BaseCommand):
     @staticmethod
     def _add_verify(commands: Any) -> None:
         text = "Fold the log of sessions and report where a row says something else."
-        parser = commands.add_parser("verify", help=text, description=f"{text} Exits with 1 if any does.")
+        parser = _add(commands, "verify", text, "Exits with 1 if any does.")
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument("--all", action="store_true", help="verify every session")
         which.add_argument("--session", action="append", metavar="UUID", help="verify this session; may be repeated")
@@ -70,7 +82,7 @@ class Command(BaseCommand):
     def _add_schedule(commands: Any) -> None:
         text = "Install the tasks in django-celery-beat."
         more = "A re-run adds what is missing and keeps what was changed in the admin."
-        parser = commands.add_parser("schedule", help=text, description=f"{text} {more}")
+        parser = _add(commands, "schedule", text, more)
         what = parser.add_mutually_exclusive_group()
         what.add_argument("--reset", action="store_true", help="put existing entries back, too")
         what.add_argument("--remove", action="store_true", help="remove the entries")
@@ -87,7 +99,7 @@ class Command(BaseCommand):
     def _add_sweep(commands: Any) -> None:
         text = "Warn, expire and recover, without Celery."
         more = "Safe beside workers and other sweeps. SIGINT or SIGTERM ends a loop after the batch."
-        parser = commands.add_parser("sweep", help=text, description=f"{text} {more}")
+        parser = _add(commands, "sweep", text, more)
         parser.add_argument("--loop", action="store_true", help="go on until told to stop")
         parser.add_argument(
             "--interval",
@@ -156,7 +168,7 @@ class Command(BaseCommand):
     def sweep(self, *, loop: bool, interval: float, limit: int | None, **_: Any) -> None:
         """Sweep once, or until told to stop."""
         if not loop:
-            self._round(limit)
+            self._once(limit)
             return
         stop = threading.Event()
         before = {number: signal.signal(number, lambda *_: stop.set()) for number in _STOPPING}
@@ -165,6 +177,12 @@ class Command(BaseCommand):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _once(self, limit: int | None) -> None:
+        try:
+            self._round(limit)
+        except DatabaseError as error:
+            raise CommandError(f"The sweep failed: {error}") from error
 
     def _loop(self, stop: threading.Event, interval: float, limit: int | None) -> None:
         self.stdout.write(f"Sweeping every {interval:g} s; Ctrl-C stops.")

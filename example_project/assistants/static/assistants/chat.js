@@ -128,6 +128,7 @@ async function begin(text) {
   if (view.isOpening) return false;
   const mine = view;
   mine.isOpening = true;
+  remember(mine.agent);
   if (text !== null) {
     hideHero();
     talk.setPending([{ externalId: mine.openingName, content: text, state: "sending", at: new Date().toISOString() }]);

@@ -61,6 +61,7 @@ export function switchTo(now, { placeholder, carry = false } = {}) {
   const carried = carry ? text.value : "";
   if (carry) setText("");
   place = now;
+  text.disabled = false; // until now it was nobody's
   text.placeholder = placeholder ?? "Message";
   setText(carried || kept(now));
   hideNotice();

@@ -19,6 +19,7 @@ export function showChoice(chosen, { choose, suggest, openNow }) {
         value: agent.name,
         checked: agent.name === chosen,
         className: "sr-only",
+        "aria-label": agentTitle(agent.name),
         "aria-describedby": `about-${agent.name}`,
         onchange: () => {
           choose(agent.name);
