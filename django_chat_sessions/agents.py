@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from django.core.signals import setting_changed
 from django.utils.module_loading import autodiscover_modules
 
 from . import conf
@@ -156,12 +157,14 @@ _registry: dict[str, Agent] = {}
 def register(agent: Agent) -> Agent:
     """Make an agent known under its name; a later one of the same name replaces it."""
     _registry[agent.name] = agent
+    base_policy.cache_clear()
     return agent
 
 
 def unregister(name: str) -> None:
     """Forget an agent; its sessions stay readable."""
     _registry.pop(name, None)
+    base_policy.cache_clear()
 
 
 def registered() -> dict[str, Agent]:
@@ -184,6 +187,20 @@ def find(name: str) -> Agent:
 def of(name: str) -> Agent:
     """Return the agent of an existing session; one that is no longer registered only stores."""
     return _registry.get(name) or Agent(name)
+
+
+@lru_cache(maxsize=1024)
+def base_policy(name: str) -> TimeoutPolicy:
+    """Return the timeouts in force for a session of that agent that says nothing itself; each append asks."""
+    return of(name).policy()
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting == conf.SETTING:
+        base_policy.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_chat_sessions.agents")
 
 
 def autodiscover() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connections
@@ -90,6 +90,22 @@ def is_postgresql(using: str) -> bool:
 def instant(connection: BaseDatabaseWrapper, value: datetime | None) -> Any:
     """Return an instant as a statement's parameter."""
     return connection.ops.adapt_datetimefield_value(value)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(column: str) -> str:
+    """Return an instant of PostgreSQL as an integer, for ``from_microseconds``.
+
+    Django reads an instant's text in Python, which costs ten times as much, and a session has seven of them.
+    """
+    return f"(extract(epoch FROM {column}) * 1000000)::bigint"
+
+
+def from_microseconds(value: int | None) -> datetime | None:
+    """Return the instant."""
+    return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
 def as_json(value: Any) -> str:

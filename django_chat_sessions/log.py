@@ -18,6 +18,7 @@ from django.db import DatabaseError, connections, transaction
 from . import agents, conf, dialects, statements
 from .choices import MESSAGE_TYPES, EventType
 from .exceptions import SessionNotFound
+from .fields import hide
 from .models import ChatSession, SessionEvent
 from .rules import lifecycle
 from .rules.concurrency import ANY, Client
@@ -115,7 +116,7 @@ def append(
     describe = statements.shape if len(entries) == 1 else statements.anything
     statement = statements.append(
         using,
-        agents.of(session.agent).policy(),
+        agents.base_policy(session.agent),
         tuple(map(describe, entries)),
         resume_after=settings.resume_after,
         limit=settings.MAX_MESSAGES,
@@ -125,7 +126,7 @@ def append(
     parameters = {
         "id": session.pk,
         "tokens": sum(entry.token_count or 0 for entry in entries),
-        "client": None if client is ANY else client,
+        "client": hide(client) if isinstance(client, str) else None,
         "expected": expected_sequence,
     }
     row = statement.run(using, parameters, entries)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +26,6 @@ VISIBLE = "s.owner_id = %(owner)s"
 _FIELDS = ChatSession._meta.concrete_fields
 _NAMES = [field.attname for field in _FIELDS]
 _TABLE = "chat_sessions_chatsession"
-_COLUMNS = ", ".join(f"s.{field.column}" for field in _FIELDS)
 _RELATED = ", ".join(
     f"(SELECT r.uuid FROM {_TABLE} r WHERE r.id = s.{column})" for column in ("parent_id", "root_id", "forked_from_id")
 )
@@ -73,11 +73,11 @@ def session(user: Any, public_id: str | UUID, *, using: str | None = None) -> Se
     if user is None or not user.is_authenticated:
         raise SessionNotFound
     using = using or router.db_for_write(ChatSession)
-    sql = f"SELECT {_COLUMNS}, {_RELATED}, {_clock(using)} FROM {_TABLE} s WHERE s.uuid = %(uuid)s AND {VISIBLE}"
+    sql = f"{_select(using)} WHERE s.uuid = %(uuid)s AND {VISIBLE}"
     rows = _rows(using, sql, {"uuid": _uuid(using, parsed(public_id)), "owner": _key(using, user)})
     if not rows:
         raise SessionNotFound
-    return Seen(_session(using, rows[0]), _instant(using, rows[0][-1]))
+    return Seen(_session(using, rows[0]), _instant(rows[0][-1]))
 
 
 def parsed(public_id: str | UUID) -> UUID:
@@ -146,13 +146,14 @@ def latest(
         parameters["at"] = dialects.instant(connections[using], after.last_activity_at)
         parameters["uuid"] = _uuid(using, after.uuid)
     sql = (
-        f"SELECT {_COLUMNS}, {_RELATED}, {_clock(using)} FROM {_TABLE} s WHERE {' AND '.join(where) or '1 = 1'}"
-        " ORDER BY s.last_activity_at DESC, s.uuid DESC LIMIT %(limit)s"
+        f"{_select(using)} WHERE {' AND '.join(where) or '1 = 1'}"
+        # A literal: with a parameter, PostgreSQL would plan the prepared statement anew each time.
+        f" ORDER BY s.last_activity_at DESC, s.uuid DESC LIMIT {int(limit) + 1}"
     )
-    rows = _rows(using, sql, {**parameters, "limit": limit + 1})
+    rows = _rows(using, sql, parameters)
     sessions = [_session(using, row) for row in rows[:limit]]
     last = sessions[-1] if len(rows) > limit else None
-    now = _instant(using, rows[0][-1]) if rows else dialects.now(using)
+    now = _instant(rows[0][-1]) if rows else dialects.now(using)
     return Listed(sessions, now, None if last is None else Position(last.last_activity_at, last.uuid))
 
 
@@ -217,16 +218,27 @@ def _literal(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _clock(using: str) -> str:
-    return "statement_timestamp()" if dialects.is_postgresql(using) else "NULL"
+@lru_cache
+def _select(using: str) -> str:
+    """Return a session's columns, its relatives' public ids and the instant, without the condition."""
+    if dialects.is_postgresql(using):
+        columns = [dialects.microseconds(f"s.{f.column}") if _is_instant(f) else f"s.{f.column}" for f in _FIELDS]
+        clock = dialects.microseconds("statement_timestamp()")
+    else:
+        columns, clock = [f"s.{field.column}" for field in _FIELDS], "NULL"
+    return f"SELECT {', '.join(columns)}, {_RELATED}, {clock} FROM {_TABLE} s"
+
+
+def _is_instant(field: models.Field[Any, Any]) -> bool:
+    return isinstance(field, models.DateTimeField)
 
 
 def _now(using: str) -> Any:
     return None if dialects.is_postgresql(using) else dialects.instant(connections[using], timezone.now())
 
 
-def _instant(using: str, value: datetime | None) -> datetime:
-    return value or timezone.now()
+def _instant(value: int | None) -> datetime:
+    return dialects.from_microseconds(value) or timezone.now()
 
 
 def _uuid(using: str, value: UUID) -> Any:
@@ -260,7 +272,7 @@ def _read_uuid(value: Any) -> UUID | None:
 
 
 def _converters(using: str) -> list[tuple[int, Any]]:
-    return _ANY if dialects.is_postgresql(using) else _ANY + _SQLITE
+    return _POSTGRESQL if dialects.is_postgresql(using) else _SQLITE
 
 
 def _sqlite_instant(value: str | datetime) -> datetime:
@@ -281,6 +293,10 @@ _SQLITE_READS: dict[type[models.Field[Any, Any]], Any] = {
     models.BooleanField: bool,
 }
 
-_SQLITE: list[tuple[int, Any]] = [
+_POSTGRESQL = _ANY + [
+    (number, dialects.from_microseconds) for number, field in enumerate(_FIELDS) if _is_instant(field)
+]
+
+_SQLITE = _ANY + [
     (number, _SQLITE_READS[type(field)]) for number, field in enumerate(_FIELDS) if type(field) in _SQLITE_READS
 ]

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import agents
 from .choices import ALIVE, LIVE, MESSAGE_TYPES, EventType, Role, RunStatus, Status, Strategy, TimeoutMode
-from .exceptions import LogIsAppendOnly
+from .exceptions import LegalHold, LogIsAppendOnly
 from .fields import AnyJSONField, AnyTextField
 from .querysets import ChatSessionQuerySet, SessionEventQuerySet
 from .rules import lifecycle, timeouts
@@ -153,6 +153,17 @@ class ChatSession(models.Model):
     def __str__(self) -> str:
         """Name the session without its content."""
         return f"{self.agent or 'session'} {self.uuid}"
+
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:  # noqa: FBT001, FBT002
+        """Remove it with all that is its, as the ORM does.
+
+        Raises:
+            LegalHold: it is held.
+        """
+        alias = using or self._state.db
+        if type(self)._base_manager.using(alias).filter(pk=self.pk, is_held=True).exists():
+            raise LegalHold
+        return super().delete(using=using, keep_parents=keep_parents)
 
     @cached_property
     def parent_uuid(self) -> UUID | None:

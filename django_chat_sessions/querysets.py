@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import Q
 
 from .choices import LIVE, MESSAGE_TYPES, Status
-from .exceptions import LogIsAppendOnly, SessionNotFound
+from .exceptions import LegalHold, LogIsAppendOnly, SessionNotFound
 
 if TYPE_CHECKING:
     from .models import ChatSession, SessionEvent  # noqa: F401
@@ -36,6 +36,19 @@ class ChatSessionQuerySet(models.QuerySet["ChatSession"]):
             return self.get(uuid=uuid)
         except (self.model.DoesNotExist, ValueError, TypeError, ValidationError) as error:
             raise SessionNotFound from error
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Remove them with all that is theirs, as the ORM does.
+
+        Raises:
+            LegalHold: one of them is held; nothing went.
+        """
+        if self.filter(is_held=True).exists():
+            raise LegalHold
+        return super().delete()
+
+    # As of the method that it extends: not for managers, nor for templates.
+    delete.queryset_only = delete.alters_data = True  # type: ignore[attr-defined]
 
     def live(self, now: datetime) -> ChatSessionQuerySet:
         """Return those that take messages at ``now``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,6 @@ _INSERT = (
 #: Columns of an event that most leave empty.
 _OPTIONAL = ("external_id", "position", "token_count", "created_at")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 #: Of an event: whether it is a message of the conversation, and what it brings of the optional columns.
 Shape = tuple[bool, tuple[str, ...]]
 
@@ -76,7 +74,7 @@ class Append:
         with connection.cursor() as cursor:
             cursor.execute(self.sql, parameters)
             row = cursor.fetchone()
-        return row and [*row[:_COUNTERS], *map(_instant, row[_COUNTERS:])]
+        return row and [*row[:_COUNTERS], *map(dialects.from_microseconds, row[_COUNTERS:])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +87,11 @@ class SQLiteAppend:
     def run(self, using: str, parameters: dict[str, Any], entries: Sequence[Entry]) -> Sequence[Any] | None:
         """Execute it and return the columns of ``MOVED``, or None where the row does not take the events."""
         connection = connections[using]
-        now = timezone.now()
-        parameters["now"] = dialects.instant(connection, now)
-        parameters["idle_since"] = dialects.instant(connection, now - conf.get().resume_after)
         with transaction.atomic(using=using), connection.cursor() as cursor:
+            # Not before the transaction has begun, which may have waited for another writer past the deadline.
+            now = timezone.now()
+            parameters["now"] = dialects.instant(connection, now)
+            parameters["idle_since"] = dialects.instant(connection, now - conf.get().resume_after)
             cursor.execute(self.update, parameters)
             row = cursor.fetchone()
             if row is None or not entries:
@@ -110,25 +109,23 @@ class SQLiteAppend:
 
 def _values(entry: Entry, number: int) -> dict[str, Any]:
     external_id = entry.external_id
-    return {
-        f"type{number}": entry.type,
-        f"role{number}": entry.role,
-        f"content{number}": hide(entry.content),
-        f"data{number}": dialects.as_json(entry.data) if entry.data else "{}",
-        f"external_id{number}": external_id if external_id is None else hide(external_id),
-        f"position{number}": entry.position,
-        f"token_count{number}": entry.token_count,
-        f"created_at{number}": entry.created_at,
-    }
+    values = (
+        entry.type,
+        entry.role,
+        hide(entry.content),
+        dialects.as_json(entry.data) if entry.data else "{}",
+        external_id if external_id is None else hide(external_id),
+        entry.position,
+        entry.token_count,
+        entry.created_at,
+    )
+    return dict(zip(_parameters(number), values, strict=True))
 
 
-def _microseconds(column: str) -> str:
-    """Return an instant as an integer: a driver reads that many times faster than its text."""
-    return f"(extract(epoch FROM {column}) * 1000000)::bigint"
-
-
-def _instant(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+@lru_cache(maxsize=256)
+def _parameters(number: int) -> tuple[str, ...]:
+    names = ("type", "role", "content", "data", "external_id", "position", "token_count", "created_at")
+    return tuple(f"{name}{number}" for name in names)
 
 
 def _from_sqlite(connection: Any, row: Sequence[Any]) -> list[Any]:
@@ -187,7 +184,7 @@ def append(
 
 def _returning(row: str) -> str:
     names = [f"{row}.{name}" for name in MOVED]
-    return ", ".join([*names[:_COUNTERS], *map(_microseconds, names[_COUNTERS:])])
+    return ", ".join([*names[:_COUNTERS], *map(dialects.microseconds, names[_COUNTERS:])])
 
 
 def update_session(sets: Mapping[str, str], where: Sequence[str], returning: str) -> str:

@@ -141,7 +141,8 @@ class Demo:
 
     def server(self) -> list[str]:
         address = ["--host", self.host, "--port", str(self.port)]
-        return ["-m", "uvicorn", "example_project.asgi:application", *address, "--lifespan", "off", "--timeout-graceful-shutdown", "5"]
+        manners = ["--lifespan", "off", "--timeout-graceful-shutdown", "5"]
+        return ["-m", "uvicorn", "example_project.asgi:application", *address, *manners]
 
     def _start(self, name: str, command: list[str]) -> None:
         self.supervisor.start(name, command, self.log(name))

@@ -26,11 +26,11 @@ LINES_OF_LOG = 25
 _PR_SET_PDEATHSIG = 1
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """Somebody pressed Ctrl-C, or sent SIGTERM."""
 
 
-class Failed(Exception):  # noqa: N818
+class Failed(Exception):
     """A process did what it should not; the message is for people."""
 
 
@@ -42,9 +42,10 @@ class Child:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-LINES_OF_LOG:]
-        return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
+    def last_words(self) -> str:
+        """Return the end of its log, to be shown to people."""
+        lines = self.log.read_text(errors="replace").splitlines()[-LINES_OF_LOG:] or ["(nothing)"]
+        return f"The end of {self.log}:\n\n" + "\n".join(f"    {line}" for line in lines)
 
     def signal_group(self, number: signal.Signals) -> None:
         """Send a signal to it and to its own children."""
@@ -133,7 +134,7 @@ class Supervisor:
         for child in self.children:
             code = child.process.poll()
             if code is not None:
-                raise Failed(f"The {child.name} stopped by itself ({_explain(code)}). The end of {child.log}:\n\n{child.tail()}")
+                raise Failed(f"The {child.name} stopped by itself ({_explain(code)}). {child.last_words()}")
 
     def wait_until(self, is_ready: Callable[[], bool], what: str, seconds: float) -> None:
         """Wait for something that the processes bring about.
@@ -146,7 +147,7 @@ class Supervisor:
         while not is_ready():
             self.check()
             if time.monotonic() > give_up_at:
-                logs = "\n\n".join(f"The end of {child.log}:\n\n{child.tail()}" for child in self.children)
+                logs = "\n\n".join(child.last_words() for child in self.children)
                 raise Failed(f"{what} took longer than {seconds:.0f} s.\n{logs}")
             self.pause(POLL_SECONDS)
 

@@ -11,9 +11,7 @@ from .assistants import views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.ChatPage.as_view(), name="chat"),
-    path(
-        "accounts/login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"
-    ),
+    path("accounts/login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
     re_path(r"^api/token/?$", views.ObtainToken.as_view(), name="token"),

@@ -65,11 +65,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
-    **(
-        {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
-        if find_spec("drf_spectacular")
-        else {}
-    ),
+    **({"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"} if find_spec("drf_spectacular") else {}),
 }
 
 CELERY_BROKER_URL = "memory://"

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import conf
 from ..agents import Message
+from ..choices import Role
 from ..exceptions import InvalidRequest, MessageLimitReached, MessageTooLong, MetadataTooLarge
 from ..fields import dump
 
+#: How deep JSON may be nested; Python and the databases have limits of their own, which nobody should meet.
+MAX_NESTING = 100
+
+#: What a column of tokens holds.
+MAX_TOKENS = 2**31 - 1
+
+_ROLES = frozenset(Role.values)
+
 
 def check_message(message: Message) -> None:
-    """Refuse a message that is too long.
+    """Refuse a message that is too long, or none.
 
     Raises:
+        InvalidRequest: nobody knows its role, a part is no object, or its token count no count.
         MessageTooLong: its content or its parts.
         MetadataTooLarge: its metadata.
     """
     settings = conf.get()
+    if message.role not in _ROLES:
+        raise InvalidRequest({"role": [f"A message is of one of the roles {', '.join(Role.values)}."]})
+    if not all(isinstance(part, Mapping) for part in message.parts):
+        raise InvalidRequest({"parts": ["Each part is a JSON object."]})
+    if not _is_count(message.token_count):
+        raise InvalidRequest({"token_count": [f"Tokens are counted from 0 to {MAX_TOKENS}."]})
     if len(message.content) > settings.MAX_MESSAGE_LENGTH:
         raise MessageTooLong(limit=settings.MAX_MESSAGE_LENGTH)
     if message.parts and _size("parts", list(message.parts)) > settings.MAX_PARTS_BYTES:
@@ -38,7 +54,32 @@ def check_json(name: str, value: Mapping[str, Any], limit: int | None = None) ->
         raise MetadataTooLarge(f"{name} may have at most {limit} bytes as JSON.", field=name, limit=limit)
 
 
+def check_nesting(name: str, value: object) -> None:
+    """Refuse JSON that is nested too deep, without a recursion of its own.
+
+    Raises:
+        InvalidRequest: with the limit.
+    """
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise InvalidRequest({name: [f"This is nested deeper than {MAX_NESTING}."]})
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _is_count(tokens: object) -> bool:
+    return tokens is None or (type(tokens) is int and 0 <= tokens <= MAX_TOKENS)
+
+
 def _size(name: str, value: Mapping[str, Any] | Sequence[Any]) -> int:
+    check_nesting(name, value)
     try:
         return len(dump(value).encode())
     except (TypeError, ValueError, RecursionError) as error:

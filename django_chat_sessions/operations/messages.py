@@ -70,7 +70,7 @@ def read(event: SessionEvent) -> Message:
         content=event.content,
         parts=tuple(data.get("parts", ())),
         metadata=data.get("metadata", {}),
-        external_id=event.external_id or data.get("external_id"),
+        external_id=data.get("external_id") if event.external_id is None else event.external_id,
         token_count=event.token_count,
         sequence=event.position,
         run=data.get("run"),
@@ -289,7 +289,7 @@ def _kept(event: SessionEvent, content: str) -> dict[str, Any]:
     parts = [{"type": "text", "text": content}, *others] if had_text else others
     kept = {"parts": parts, "metadata": dict(message.metadata), "run": message.run, "external_id": message.external_id}
     instant = message.created_at and log.iso(message.created_at)
-    return {name: value for name, value in kept.items() if value} | {"created_at": instant}
+    return {name: value for name, value in kept.items() if value or value == ""} | {"created_at": instant}
 
 
 def withdraw(

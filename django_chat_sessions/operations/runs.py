@@ -199,10 +199,10 @@ def respond(agent: Agent, turn: Turn) -> list[Message]:
         OutOfTime: the agent's time limit passed; a synchronous one is asked between its pieces.
         Exception: whatever the agent raises.
     """
+    until = time.monotonic() + agent.time_limit_seconds
     answer = None if agent.respond is None else agent.respond(turn)
     if inspect.isawaitable(answer) or isinstance(answer, AsyncIterator):
         return async_to_sync(_collect)(answer, agent.time_limit_seconds)
-    until = time.monotonic() + agent.time_limit_seconds
     said: list[Message] = []
     for piece in _pieces(answer):
         _hear(said, piece)

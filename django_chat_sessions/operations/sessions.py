@@ -169,6 +169,7 @@ def change_state(
         SessionExpired, SessionEnded: it is over.
         ClientConflict: another client holds it.
     """
+    limits.check_nesting("state", patch)
     _check_state(patches.merge(session.state, dict(patch)))
     with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
         draft.come_back()

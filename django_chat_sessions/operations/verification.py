@@ -52,18 +52,29 @@ def _gaps(events: list[SessionEvent]) -> Iterator[tuple[str, Any, Any]]:
         if event.sequence != number:
             yield "sequence", event.sequence, number
             return
-    current = {event.position: event for event in events if event.type in MESSAGE_TYPES and not event.superseded_by}
+    current = [event.position for event in events if event.type in MESSAGE_TYPES and not event.superseded_by]
     for event in events:
-        if event.superseded_by and not event.sequence < event.superseded_by <= len(events):
+        if event.superseded_by and not _replaces(events[event.superseded_by - 1 :][:1], event):
             yield "superseded_by", event.superseded_by, event.sequence
         if event.type == EventType.MESSAGE_DELETED and event.position in current:
             yield "withdrawn", event.position, event.sequence
+    types = [event.type for event in events]
+    said = types.count(EventType.MESSAGE) - types.count(EventType.MESSAGE_DELETED)
+    if len(current) != said:
+        yield "conversation", len(current), said
+
+
+def _replaces(later: list[SessionEvent], event: SessionEvent) -> bool:
+    kinds = (EventType.MESSAGE_EDITED, EventType.MESSAGE_DELETED)
+    return any(
+        other.type in kinds and other.position == event.position and other.sequence > event.sequence for other in later
+    )
 
 
 def _folded(row: ChatSession, events: list[SessionEvent]) -> Iterator[tuple[str, Any, Any]]:
     try:
         said = lifecycle.fold(lifecycle.Event(event.type, event.data, event.token_count) for event in events)
-    except (IllegalTransition, KeyError) as error:
+    except (IllegalTransition, AttributeError, KeyError, TypeError, ValueError) as error:
         yield "log", None, str(error)
         return
     written = log.projection_of(row)

@@ -51,15 +51,11 @@ def vault(turn: Turn) -> str:
     return f"Kept for as long as you stay: {turn.question.content}"
 
 
-register(
-    Agent("tasks", task_list.answer, description="Keeps a list of tasks and remembers which one you mean.")
-)
+register(Agent("tasks", task_list.answer, description="Keeps a list of tasks and remembers which one you mean."))
 register(Agent("echo", echo, description="Says what you say."))
 register(Agent("slow_echo", slow_echo, description="Says what you say, a word every 100 ms."))
 register(Agent("broken", broken, description="Fails, so that you see what happens then."))
-register(
-    Agent("unavailable", echo, description="Cannot answer now.", available=lambda: False)
-)
+register(Agent("unavailable", echo, description="Cannot answer now.", available=lambda: False))
 register(
     Agent(
         "companion",

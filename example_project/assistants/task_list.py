@@ -16,25 +16,24 @@ if TYPE_CHECKING:
 
     State = dict[str, Any]
 
-HELP = (
-    "I keep a list of tasks. Try “Create a task: Review Q4 budget”, “Mark it complete” or “Show my tasks”."
-)
+HELP = "I keep a list of tasks. Try “Create a task: Review Q4 budget”, “Mark it complete” or “Show my tasks”."
 NO_TITLE = "What is the task? For example: “Create a task: Review Q4 budget”."
 NOTHING_OPEN = "There is no open task. Try “Create a task: Review Q4 budget”."
 NO_TASKS = "There are no tasks yet. Try “Create a task: Review Q4 budget”."
 
 _TARGET = r"(?:it|this|that|(?:the |this |that |my )?(?:last |current )?task|(?:task )?#?(?P<number>\d+))"
 _CREATE = re.compile(
-    r"(?:please )?(?:create|add|make|new)\b(?: an?| another| the)?(?: new)? ?task\b\s*[:,–—-]?\s*(?P<title>.*)",
+    r"(?:please )?(?:create|add|make|new)\b(?: an?| another| the)?(?: new)? ?task\b"
+    r"\s*[:,\u2013\u2014-]?\s*(?P<title>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _COMPLETE = re.compile(
     rf"(?:please )?(?:(?:mark|set|tick) {_TARGET}(?: as)? (?:complete|completed|done|finished)"
-    rf"|(?:complete|finish) {_TARGET.replace('number', 'other')}|it(?: is|'s|’s) done|done)\W*",
+    rf"|(?:complete|finish) {_TARGET.replace('number', 'other')}|it(?: is|'s|\u2019s) done|done)\W*",
     re.IGNORECASE,
 )
 _SHOW = re.compile(
-    r"(?:please )?(?:(?:list|show)(?: me)?|what(?: are|'s|’s| is)).*\btasks?\b.*|(?:my )?tasks\W*",
+    r"(?:please )?(?:(?:list|show)(?: me)?|what(?: are|'s|\u2019s| is)).*\btasks?\b.*|(?:my )?tasks\W*",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -29,10 +29,7 @@ def _agents() -> list[dict[str, str]]:
     """Say who can be talked to, whoever is there by default first."""
     default = settings.CHAT_SESSIONS["DEFAULT_AGENT"]
     listed = sorted(agents.registered().values(), key=lambda a: (a.name != default, a.name))
-    return [
-        {"name": a.name, "description": a.description, "strategy": a.strategy_in_force}
-        for a in listed
-    ]
+    return [{"name": a.name, "description": a.description, "strategy": a.strategy_in_force} for a in listed]
 
 
 class ObtainToken(ObtainAuthToken):

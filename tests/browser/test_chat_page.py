@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from .pages import Chat
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.sqlite, pytest.mark.timeout(240)]
 
 Contexts = Callable[..., BrowserContext]
+FAULTS = (Path(__file__).parent / "faults.js").read_text()
 
 
 # ---------------------------------------------------------------------------------------------------------- the story
@@ -194,12 +196,12 @@ def test_idle_conversation_expires_by_celery_and_goes_on_in_a_new_one(
 
         def recorded() -> list[dict[str, Any]]:
             events = api.get(f"sessions/{session}/events", params={"after": 0, "limit": 100}).json()["events"]
-            return [event for event in events if event["type"] in ("session.expiring", "session.expired")]
+            return [event for event in events if event["type"] == "session.expired"]
 
         until = time.monotonic() + 30
-        while len(recorded()) < 2 and time.monotonic() < until:
+        while not recorded() and time.monotonic() < until:
             time.sleep(0.5)
-        assert [event["type"] for event in recorded()][-2:] == ["session.expiring", "session.expired"], site.logs()
+        assert len(recorded()) == 1, site.logs()
 
     page.get_by_role("button", name="Continue in a new conversation").click()
     chat.is_writable()
@@ -334,13 +336,14 @@ def test_retry_after_a_lost_answer_stores_nothing_twice(site: Site, context_of: 
         route.fetch()  # it arrives, and the answer does not
         route.abort()
 
-    chat.page.route("**/events?*", lambda route: route.abort())
+    chat.page.route(re.compile(r"/events\?"), lambda route: route.abort())
     chat.page.reload()
-    chat.page.route(f"**/{path}", lambda route: lose(route) if route.request.method == "POST" else route.fallback())
+    chat.sees("Hello", "Hello")
+    chat.page.route(re.compile(f"{path}$"), lose)
     chat.say("Once")
     expect(chat.message("Once")).to_contain_text("could not be reached")
     expect(chat.page.locator("#strip")).to_contain_text("cannot be reached")
-    chat.page.unroute(f"**/{path}")
+    chat.page.unroute(re.compile(f"{path}$"))
     chat.page.get_by_role("button", name="Retry").click()
     chat.sees("Hello", "Hello", "Once", "Once")
     expect(chat.page.get_by_role("button", name="Retry")).to_have_count(0)
@@ -375,7 +378,9 @@ def test_markup_stays_text(site: Site, context_of: Contexts, guest: str) -> None
     link = chat.message("example.com", "assistant").get_by_role("link")
     expect(link).to_have_attribute("href", "https://example.com/a?b=c")
     expect(link).to_have_attribute("rel", re.compile("noopener"))
-    expect(chat.page.locator(".log :is(img, script), .sidebar .list :is(img, script), h1 :is(img, script)")).to_have_count(0)
+    expect(
+        chat.page.locator(".log :is(img, script), .sidebar .list :is(img, script), h1 :is(img, script)")
+    ).to_have_count(0)
     chat.page.reload()
     expect(chat.message("javascript:", "assistant")).to_be_visible()
     assert chat.page.evaluate("window.hacked") is None
@@ -504,6 +509,13 @@ def test_everything_can_be_done_with_the_keyboard(site: Site, contexts: Contexts
     chat.sees("Just one", "One line\nand another")
     expect(chat.box).to_be_focused()
 
+
+def test_menus_and_dialogs_take_the_keyboard_and_give_the_focus_back(
+    site: Site, context_of: Contexts, guest: str
+) -> None:
+    chat = Chat.begin(context_of(guest), site, "echo", "Hello")
+    chat.sees("Hello", "Hello")
+    page, keyboard = chat.page, chat.page.keyboard
     page.get_by_role("button", name="More about this conversation").focus()
     keyboard.press("Enter")
     keyboard.press("ArrowDown")
@@ -524,66 +536,13 @@ def test_everything_can_be_done_with_the_keyboard(site: Site, contexts: Contexts
     expect(chat.box).to_be_focused()
 
 
-NAMELESS = """() => [...document.querySelectorAll("a, button, input, textarea, [role=menu], [role=log], nav, dialog[open]")]
-  .filter((node) => node.type !== "hidden" && node.checkVisibility())
-  .filter((node) => {
-    const by = (node.getAttribute("aria-labelledby") ?? "").split(" ").map((id) => document.getElementById(id)?.textContent);
-    const labels = [...(node.labels ?? [])].map((label) => label.textContent);
-    const own = node.matches("input, textarea") ? "" : node.textContent;
-    return ![node.getAttribute("aria-label"), ...by, ...labels, own].join("").trim();
-  }).map((node) => node.outerHTML.slice(0, 200))"""
-
-REPEATED_IDS = """() => {
-  const ids = [...document.querySelectorAll("[id]")].map((node) => node.id);
-  return ids.filter((id, index) => ids.indexOf(id) !== index);
-}"""
-
-# WCAG 2 contrast of every text that is seen, colours in any notation painted onto a canvas first.
-PALE = """() => {
-  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const paint = (colours) => {
-    canvas.clearRect(0, 0, 1, 1);
-    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
-    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  };
-  const light = (rgb) => {
-    const [r, g, b] = rgb.map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const grounds = (node) => {
-    const found = [];
-    for (; node; node = node.parentElement) found.unshift(getComputedStyle(node).backgroundColor);
-    return found;
-  };
-  const faded = (node) => {
-    for (; node; node = node.parentElement) if (getComputedStyle(node).opacity !== "1") return true;
-    return false;
-  };
-  const pale = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let text; (text = walker.nextNode()); ) {
-    const node = text.parentElement;
-    if (!text.data.trim() || node.closest("script, noscript, .sr-only, :disabled") || !node.checkVisibility({ visibilityProperty: true }) || faded(node)) continue;
-    const below = grounds(node);
-    const [a, b] = [light(paint(below)), light(paint([...below, getComputedStyle(node).color]))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) pale.push(`${ratio.toFixed(2)}: ${text.data.trim().slice(0, 40)} (${node.className})`);
-  }
-  return pale;
-}"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_is_labelled_and_legible(site: Site, context_of: Contexts, contexts: Contexts, guest: str, scheme: str) -> None:
+def test_page_is_labelled_and_legible(
+    site: Site, context_of: Contexts, contexts: Contexts, guest: str, scheme: str
+) -> None:
     def check(what: str) -> None:
         page.wait_for_timeout(400)  # colours that are on their way arrive
-        assert page.evaluate(NAMELESS) == [], what
-        assert page.evaluate(REPEATED_IDS) == [], what
-        assert page.evaluate(PALE) == [], what
-        assert page.evaluate("document.querySelectorAll('h1').length") == 1, what
-        assert page.evaluate("document.querySelectorAll('main').length") == 1, what
-        assert page.evaluate("document.querySelectorAll('img:not([alt])').length") == 0, what
-        assert page.evaluate("document.documentElement.lang"), what
+        assert page.evaluate(FAULTS) == [], what
 
     page = contexts(color_scheme=scheme).new_page()
     page.goto(site.url)
@@ -622,7 +581,9 @@ def test_theme_is_chosen_and_kept(site: Site, context_of: Contexts, guest: str) 
 
 def test_phone_has_a_drawer_and_nothing_sticks_out(site: Site, context_of: Contexts, guest: str) -> None:
     phone = {"viewport": {"width": 375, "height": 700}, "has_touch": True, "is_mobile": True}
-    chat = Chat.begin(context_of(guest, **phone), site, "echo", "A word that is rather long: " + "honorificabilitudinitatibus" * 5)
+    chat = Chat.begin(
+        context_of(guest, **phone), site, "echo", "A word that is rather long: " + "honorificabilitudinitatibus" * 5
+    )
     expect(chat.messages).to_have_count(2)
     page = chat.page
     assert page.evaluate("document.documentElement.scrollWidth") <= 375

@@ -30,7 +30,7 @@ def test_what_is_not_set_is_left_to_the_defaults(monkeypatch: pytest.MonkeyPatch
 
 def test_a_number_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SESSION_DEFAULT_TIMEOUT_MINUTES", "half an hour")
-    with pytest.raises(ImproperlyConfigured, match="SESSION_DEFAULT_TIMEOUT_MINUTES .* 'half an hour'"):
+    with pytest.raises(ImproperlyConfigured, match=r"SESSION_DEFAULT_TIMEOUT_MINUTES .* 'half an hour'"):
         environment.session_settings()
 
 

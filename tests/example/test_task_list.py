@@ -50,7 +50,15 @@ def test_it_understands_several_ways_to_ask_for_a_task(talk: Conversation, text:
 
 @pytest.mark.parametrize(
     "text",
-    ["Mark it complete", "mark it as done.", "Mark that completed!", "complete it", "Done", "Mark task 1 done", "it's done"],
+    [
+        "Mark it complete",
+        "mark it as done.",
+        "Mark that completed!",
+        "complete it",
+        "Done",
+        "Mark task 1 done",
+        "it's done",
+    ],
 )
 def test_it_understands_several_ways_to_say_that_it_is_done(talk: Conversation, text: str) -> None:
     talk.ask("Create a task: Buy milk")

@@ -131,7 +131,7 @@ def test_malformed_id_is_an_id_that_was_never_given_out(route, malformed, as_bob
     never = route.path(str(uuid4()))
     arguments = {} if route.method == "get" else {"data": {}, "format": "json"}
     asked, expected = (getattr(as_bob, route.method)(address, **arguments) for address in (path, never))
-    assert told(asked) == told(expected)
+    assert (asked.status_code, asked.content) == (expected.status_code, expected.content)
 
 
 @pytest.mark.parametrize("slash", ["", "/"])

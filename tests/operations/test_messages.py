@@ -73,10 +73,11 @@ def test_a_message_may_come_with_an_instant_of_its_own(session):
 
 @pytest.mark.parametrize("text", ["", "a\x00b", "\ud800\udfff", "\ufdd0d800", "🎉", "\\u0000", "  \n "])
 def test_text_comes_back_as_it_was_said(session, text):
-    say(session, text, metadata={text: [text]}, external_id=text, parts=({"type": text},))
+    name = text or "name"
+    say(session, text, metadata={text: [text]}, external_id=name, parts=({"type": text},))
     found = messages.find(session, 2)
     assert (found.content, found.metadata, found.external_id, found.parts) == (
-        text, {text: [text]}, text, ({"type": text},),
+        text, {text: [text]}, name, ({"type": text},),
     )  # fmt: skip
 
 
@@ -100,6 +101,13 @@ def test_a_message_may_be_as_long_as_the_settings_allow(session, configured):
         messages.record(session, "app.x", {"a": "x" * 20})
 
 
+@pytest.mark.parametrize("text", ["draft\x00", "\ud800"])
+def test_an_edited_text_comes_back_as_it_was_written(session, text):
+    say(session, "x", metadata={text: text}, external_id=text)
+    edited = messages.edit(session, 2, text)
+    assert (edited.content, edited.metadata, edited.external_id) == (text, {text: text}, text)
+
+
 def nested(depth: int) -> dict:
     value: dict = {}
     for _ in range(depth):
@@ -108,7 +116,7 @@ def nested(depth: int) -> dict:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"a": float("nan")}, {"a": float("inf")}, {"a": object()}, {"a": {1, 2}}, {"a": b""}, nested(3000)]
+    "bad", [{"a": float("nan")}, {"a": float("inf")}, {"a": object()}, {"a": {1, 2}}, {"a": b""}, nested(3000), nested(700), nested(101)]
 )
 def test_what_is_no_json_or_nested_beyond_reason_is_refused(session, bad):
     for attempt in (

@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand
 from django.db import transaction
 from django.db.models import Q
 
-PASSWORD = "demo"  # noqa: S105
+PASSWORD = "demo"
 SUPPORT_GROUP = "Chat support"
 
 #: name -> (staff, superuser)

@@ -9,6 +9,7 @@ import { STATUS, countdown, fullTime, isLive, length } from "./words.js";
 
 const SHORTEST = 10_000; // between two heartbeats
 const LONGEST = 60_000;
+const LAST_CALL = 30; // seconds of countdown that there are even where no threshold warns (a timeout of one minute)
 const DRIFT = 5_000; // a gap between the clocks that says: the machine slept
 
 /** "due": the deadline is reached. "woke": the page slept and knows nothing. "changed" (detail: session). */
@@ -82,7 +83,7 @@ function draw() {
   const chip = $("chip");
   chip.hidden = !session;
   const left = secondsLeft();
-  const warning = (session?.timeout.warning_threshold_minutes ?? 0) * 60;
+  const warning = session ? Math.max(session.timeout.warning_threshold_minutes * 60, LAST_CALL) : 0;
   const isNear = isAlive() && left <= warning;
   $("stay-bar").hidden = !isNear || !isMine;
   if (!session) return;

@@ -1,0 +1,98 @@
+"""A caller of the API, as the tests speak of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+MOUNT = "/api/chat/"
+
+
+class Caller:
+    """Somebody who calls, perhaps from a named tab."""
+
+    def __init__(self, user: Any = None, client: str | None = None) -> None:
+        self.user = user
+        self.http = APIClient(headers={"X-Chat-Client": client} if client else None, raise_request_exception=True)
+        if user is not None:
+            self.http.force_authenticate(user)
+
+    def call(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Any:
+        content = {} if raw is None and body is None else {"data": json.dumps(body) if raw is None else raw}
+        kind = {} if not content else {"content_type": headers.pop("content_type", "application/json")}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        # As it stands: no client of ours encodes what a hostile one would not.
+        if method == "get" and "?" in path:
+            path, _, query = path.partition("?")
+            return self.http.generic("GET", MOUNT + path, QUERY_STRING=query.encode().decode("latin-1"), headers=named)
+        return self.http.generic(method.upper(), MOUNT + path, **content, **kind, headers=named)
+
+    def get(self, path: str, **headers: str) -> Any:
+        return self.call("get", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: Any) -> Any:
+        return self.call("post", path, body, **headers)
+
+    def patch(self, path: str, body: Any = None, **headers: Any) -> Any:
+        return self.call("patch", path, body, **headers)
+
+    def delete(self, path: str, **headers: str) -> Any:
+        return self.call("delete", path, **headers)
+
+    def open(self, **body: Any) -> dict[str, Any]:
+        """Open a session of an agent that only stores, unless the body says otherwise."""
+        response = self.post("sessions", {"agent": "silent", **body})
+        assert response.status_code == 201, response.content
+        return response.json()
+
+    def say(self, session: dict[str, Any], content: str, **fields: Any) -> dict[str, Any]:
+        response = self.post(f"sessions/{session['id']}/messages", {"content": content, "delivery": "store", **fields})
+        assert response.status_code == 201, response.content
+        return response.json()["message"]
+
+    def reads(self, path: str, **headers: str) -> Any:
+        """Get something that must be there."""
+        response = self.get(path, **headers)
+        assert response.status_code == 200, response.content
+        return response.json()
+
+
+def problem(response: Any, status: int, code: str) -> dict[str, Any]:
+    """Check that an answer is the problem that the contract says, and return its body."""
+    assert (response.status_code, response.get("Content-Type")) == (status, "application/problem+json"), (
+        response.status_code,
+        response.content[:500],
+    )
+    body = response.json()
+    assert (body["status"], body["code"]) == (status, code), body
+    assert body["type"] and body["title"] and body["detail"]
+    return body
+
+
+@pytest.fixture
+def api(alice) -> Caller:
+    return Caller(alice)
+
+
+@pytest.fixture
+def stranger(bob) -> Caller:
+    return Caller(bob)
+
+
+@pytest.fixture
+def tab(alice):
+    """Return a function that gives Alice's tab of that name."""
+    return lambda name: Caller(alice, name)
+
+
+@pytest.fixture
+def privileged(django_user_model) -> Caller:
+    """Return a user with the permission to write in any role."""
+    from django.contrib.auth.models import Permission
+
+    user = django_user_model.objects.create_user("narrator")
+    user.user_permissions.add(Permission.objects.get(codename="write_any_role"))
+    return Caller(user)
