@@ -105,7 +105,7 @@ def microseconds(column: str) -> str:
 
 def from_microseconds(value: int | None) -> datetime | None:
     """Return the instant."""
-    return None if value is None else _EPOCH + timedelta(microseconds=value)
+    return None if value is None else _EPOCH + timedelta(0, 0, value)
 
 
 def as_json(value: Any) -> str:

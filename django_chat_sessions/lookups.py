@@ -77,7 +77,7 @@ def session(user: Any, public_id: str | UUID, *, using: str | None = None) -> Se
     rows = _rows(using, sql, {"uuid": _uuid(using, parsed(public_id)), "owner": _key(using, user)})
     if not rows:
         raise SessionNotFound
-    return Seen(_session(using, rows[0]), _instant(rows[0][-1]))
+    return Seen(_sessions(using, rows)[0], _instant(rows[0][-1]))
 
 
 def parsed(public_id: str | UUID) -> UUID:
@@ -151,7 +151,7 @@ def latest(
         f" ORDER BY s.last_activity_at DESC, s.uuid DESC LIMIT {int(limit) + 1}"
     )
     rows = _rows(using, sql, parameters)
-    sessions = [_session(using, row) for row in rows[:limit]]
+    sessions = _sessions(using, rows[:limit])
     last = sessions[-1] if len(rows) > limit else None
     now = _instant(rows[0][-1]) if rows else dialects.now(using)
     return Listed(sessions, now, None if last is None else Position(last.last_activity_at, last.uuid))
@@ -256,11 +256,17 @@ def _rows(using: str, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any
     return found
 
 
-def _session(using: str, row: Sequence[Any]) -> ChatSession:
+def _sessions(using: str, rows: Sequence[Sequence[Any]]) -> list[ChatSession]:
+    converters = _POSTGRESQL if dialects.is_postgresql(using) else _SQLITE
+    return [_session(using, row, converters) for row in rows]
+
+
+def _session(using: str, row: Sequence[Any], converters: Sequence[tuple[int, Any]]) -> ChatSession:
     values = list(row[: len(_NAMES)])
-    for index, convert in _converters(using):
-        if values[index] is not None:
-            values[index] = convert(values[index])
+    for index, convert in converters:
+        value = values[index]
+        if value is not None and value != "":
+            values[index] = convert(value)
     made = ChatSession.from_db(using, _NAMES, values)
     parent, root, source = (_read_uuid(value) for value in row[len(_NAMES) : len(_NAMES) + 3])
     made.__dict__.update(parent_uuid=parent, root_uuid=root or made.uuid, source_uuid=source)
@@ -271,18 +277,19 @@ def _read_uuid(value: Any) -> UUID | None:
     return value if value is None or isinstance(value, UUID) else UUID(value)
 
 
-def _converters(using: str) -> list[tuple[int, Any]]:
-    return _POSTGRESQL if dialects.is_postgresql(using) else _SQLITE
-
-
 def _sqlite_instant(value: str | datetime) -> datetime:
     """Read an instant: Django's converters have read a declared column's, and no other's."""
     found = datetime.fromisoformat(value) if isinstance(value, str) else value
     return found.replace(tzinfo=UTC)
 
 
+def _load(text: str) -> Any:
+    """Read JSON; most of a session's is empty."""
+    return {} if text == "{}" else [] if text == "[]" else load(text)
+
+
 _ANY: list[tuple[int, Any]] = [
-    (number, load if isinstance(field, AnyJSONField) else unhide)
+    (number, _load if isinstance(field, AnyJSONField) else unhide)
     for number, field in enumerate(_FIELDS)
     if isinstance(field, AnyJSONField | AnyTextField)
 ]

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from rest_framework import permissions, viewsets
@@ -94,7 +95,10 @@ class ChatViewSet(viewsets.ViewSet):
 
     def query(self, kind: type[Serializer[Any]]) -> dict[str, Any]:
         """Return the validated query string."""
-        serializer = kind(data=self.request.query_params.dict())
+        given = self.request.query_params
+        if not given:
+            return dict(_defaults(kind))
+        serializer = kind(data=given.dict())
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
@@ -139,6 +143,14 @@ class NowhereViewSet(ChatViewSet):
     def refuse(self, request: Request, **_: Any) -> NoReturn:
         """Answer what an id that was never given out is answered."""
         raise SessionNotFound
+
+
+@lru_cache
+def _defaults(kind: type[Serializer[Any]]) -> dict[str, Any]:
+    """Return what an empty query string says; none needs one, and a serializer is dear."""
+    serializer = kind(data={})
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
 
 
 def etag(session: ChatSession) -> str:

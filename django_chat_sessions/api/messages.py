@@ -38,7 +38,7 @@ class MessageViewSet(ChatViewSet):
     def create(self, request: Request, session: str) -> Response:
         """Post a message, and get the agent's answer by its ``delivery``."""
         found = self.see(session)
-        data = self.body(serializers.MessageBody)
+        data = serializers.plain(request.data) or self.body(serializers.MessageBody)
         message = serializers.message(data, external_id=self._idempotency_key())
         concurrency.check_named(found.strategy, self.client)
         agent = agents.of(found.agent)

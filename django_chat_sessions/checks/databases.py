@@ -47,8 +47,10 @@ def check_postgresql(**_: Any) -> list[CheckMessage]:
         hint += " times what storing a message does. Behind a pooler, silence this check."
         text = f"The database {connection.alias!r} connects anew for each request."
         problems.append(Warning(text, hint=hint, id="chat_sessions.W008"))
-    if not options.get("server_side_binding") or options.get("prepare_threshold") != 0:
-        hint = 'Set OPTIONS["server_side_binding"] = True and OPTIONS["prepare_threshold"] = 0:'
+    # Django turns preparation off where no threshold is given; at 0 other apps' migrations fail, which send several
+    # commands at once.
+    if not options.get("server_side_binding") or not options.get("prepare_threshold"):
+        hint = 'Set OPTIONS["server_side_binding"] = True and OPTIONS["prepare_threshold"] = 1:'
         hint += " a message is stored up to a third faster. Behind a pooler that knows no prepared"
         hint += " statements, silence this check."
         text = f"The database {connection.alias!r} does not prepare its statements."

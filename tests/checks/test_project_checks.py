@@ -170,19 +170,24 @@ def test_an_old_sqlite_library_is_refused(monkeypatch):
 
 @pytest.mark.postgres
 def test_postgresql_that_connects_for_each_request_is_warned_of_at_deployment(options, monkeypatch):
-    options(server_side_binding=True, prepare_threshold=0)
+    options(server_side_binding=True, prepare_threshold=1)
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
     assert ids(include_deployment_checks=True) == ["W008"]
     assert ids() == []
-    options(server_side_binding=True, prepare_threshold=0, pool=True)
+    options(server_side_binding=True, prepare_threshold=1, pool=True)
     assert ids(include_deployment_checks=True) == []
 
 
 @pytest.mark.postgres
 def test_postgresql_that_prepares_nothing_is_warned_of_at_deployment(options, monkeypatch):
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 60)
-    for values in ({}, {"server_side_binding": True}, {"prepare_threshold": 0}):
+    for values in (
+        {},
+        {"server_side_binding": True},
+        {"prepare_threshold": 1},
+        {"server_side_binding": True, "prepare_threshold": 0},
+    ):
         options(**values)
         assert ids(include_deployment_checks=True) == ["W009"]
-    options(server_side_binding=True, prepare_threshold=0)
+    options(server_side_binding=True, prepare_threshold=1)
     assert ids(include_deployment_checks=True) == []
