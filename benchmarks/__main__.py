@@ -13,13 +13,14 @@ from pathlib import Path
 from . import database
 from .measure import Plan, Row, say, table
 
+PARTS = ["writers", "readers", "web", "tuning"]
 LATEST = Path(__file__).parent / "latest.json"
 
 
 def main() -> int:
     """Run what is asked for; fail only where something broke, not where an aim is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=["writers", "readers", "web"], action="append", help="measure only this")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this")
     parser.add_argument("--rounds", type=int, default=7, help="rounds whose median counts (7)")
     parser.add_argument("--scale", type=float, default=1.0, help="how many calls a round, as a factor (1)")
     options = parser.parse_args()
@@ -43,15 +44,16 @@ def measure(only: list[str] | None, plan: Plan, began: float) -> list[Row]:
     from django.db import connections
 
     django.setup()
-    from . import readers, web, writers
+    from . import readers, tuning, web, writers
 
     rows = []
-    for name, module in (("writers", writers), ("readers", readers), ("web", web)):
+    for name, module in zip(PARTS, (writers, readers, web, tuning), strict=True):
         if only and name not in only:
             continue
         say(f"[{time.monotonic() - began:4.0f} s] {name} …")
         for row in module.measure(plan):
-            say(f"[{time.monotonic() - began:4.0f} s]   {row.work}, {row.variant}: {row.ratio:.2f}× of {row.floor_us:.0f} µs")
+            told = f"{row.work}, {row.variant}: {row.median_us:.0f} µs, {row.ratio:.2f} of the floor"
+            say(f"[{time.monotonic() - began:4.0f} s]   {told}")
             rows.append(row)
     connections.close_all()
     return rows

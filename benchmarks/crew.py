@@ -15,13 +15,13 @@ from .measure import Call
 TEXT = "Could you move the budget review to Thursday, and tell everybody who is invited? Thank you!"
 
 
-def ours(session_id: int, writer: int) -> Call:
+def ours(session_id: int, writer: int, *, using: str = "default") -> Call:
     """Return our append to a session, as a process does it that has read the session once."""
     from django_chat_sessions.agents import Message
     from django_chat_sessions.models import ChatSession
     from django_chat_sessions.operations import messages
 
-    session = ChatSession.objects.get(pk=session_id)
+    session = ChatSession.objects.using(using).get(pk=session_id)
     numbers = iter(range(1_000_000))
 
     def append() -> None:
@@ -78,5 +78,5 @@ def work(pipe: Connection) -> None:
                 for _ in range(calls):
                     append()
                 pipe.send((begin, time.time()))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told to the one who asked
                 pipe.send(f"{type(error).__name__}: {error}")

@@ -47,7 +47,7 @@ def database() -> Iterator[str]:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
         ours = urlunsplit(urlsplit(url)._replace(path=f"/{name._obj[0]}"))
         try:
-            environment = {**os.environ, "BENCH_DATABASE_URL": ours, "BENCH_SETUP": "1"}
+            environment = {**os.environ, "BENCH_DATABASE_URL": ours}
             migrate = [sys.executable, "-m", "django", "migrate", "--verbosity", "0", "--skip-checks"]
             environment["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
             subprocess.run(migrate, env=environment, check=True)

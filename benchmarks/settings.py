@@ -1,6 +1,7 @@
 """Settings of the benchmarks: the recommended ones, and nothing that a host would add."""
 
 import os
+from typing import Any
 
 import dj_database_url
 
@@ -20,17 +21,26 @@ INSTALLED_APPS = [
     "django_chat_sessions",
 ]
 
-DATABASES = {"default": dj_database_url.parse(os.environ["BENCH_DATABASE_URL"])}
-DATABASES["default"] |= {"CONN_MAX_AGE": None}
-if not os.environ.get("BENCH_SETUP"):  # migrations hold several statements in one string
-    DATABASES["default"]["OPTIONS"] = {
-        **DATABASES["default"].get("OPTIONS", {}),
-        "server_side_binding": True,
-        "prepare_threshold": 0,
-    }
-if os.environ.get("BENCH_POOL"):  # under ASGI each request has a thread of its own
-    DATABASES["default"]["CONN_MAX_AGE"] = 0
-    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 2, "max_size": 8}
+PREPARED = {"server_side_binding": True, "prepare_threshold": 1}
+POOL = {"pool": {"min_size": 2, "max_size": 8}}
+
+
+def database(max_age: int | None = None, **options: Any) -> dict[str, Any]:
+    """Return the database with these options."""
+    parsed: dict[str, Any] = {**dj_database_url.parse(os.environ["BENCH_DATABASE_URL"])}
+    return parsed | {"CONN_MAX_AGE": max_age, "OPTIONS": {**parsed.get("OPTIONS", {}), **options}}
+
+
+DATABASES = {
+    # Under ASGI each request has a thread of its own, for which a persistent connection is of no use.
+    "default": database(0, **PREPARED, **POOL) if os.environ.get("BENCH_POOL") else database(**PREPARED),
+    # What is worth what: the same database in other ways.
+    "reconnecting": database(0, **PREPARED),
+    "pool": database(0, **PREPARED, **POOL),
+    "binding": database(server_side_binding=True),
+    "plain": database(),
+    "asynchronous": database(**PREPARED, options="-c synchronous_commit=off"),
+}
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REST_FRAMEWORK = {

@@ -1,4 +1,4 @@
-"""The API, and the bare views that it is measured against: no authentication, no isolation, no validation."""
+"""The API, and the bare view that it is measured against: no authentication, no isolation, no validation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import include, path
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.views import APIView
 
 from . import floor
 
@@ -26,7 +28,20 @@ def messages(request: HttpRequest, session: Any) -> HttpResponse:
     return HttpResponse(body, content_type="application/json")
 
 
+class Authenticated(APIView):
+    """The bare view for those with a token, to tell what that alone costs: it is the host's choice, not ours."""
+
+    permission_classes = [IsAuthenticated]
+
+    def get(self, request: Any, session: Any) -> HttpResponse:
+        """Answer as the bare view does."""
+        return messages(request._request, session)
+
+    post = get
+
+
 urlpatterns = [
+    path("token/<uuid:session>/messages", Authenticated.as_view()),
     path("bare/<uuid:session>/messages", messages),
     path("api/chat/", include("django_chat_sessions.urls")),
 ]

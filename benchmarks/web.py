@@ -11,10 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from . import data
-from .measure import Plan, Row, alternate, compare
+from .measure import Call, Plan, Row, alternate, compare
 
 POST_AIM, GET_AIM = 1.6, 1.8
 
@@ -69,42 +70,48 @@ def measure(plan: Plan) -> Iterator[Row]:
     token = Token.objects.get_or_create(user=owner)[0].key
     for kind in SERVERS:
         with server(kind) as port:
-            client = Client(port)
-            yield post(plan, client, kind, owner, token)
-            yield get(plan, client, kind, owner, token)
+            caller = Caller(Client(port), owner, token)
+            for variant, prefix, post_aim, get_aim in (
+                (kind, "/api/chat/sessions", POST_AIM, GET_AIM),
+                (f"{kind}, token authentication alone", "/token", None, None),
+            ):
+                yield compare("POST a message", variant, *caller.post(plan, prefix), post_aim)
+                yield compare("GET the last 50", variant, *caller.get(plan, prefix), get_aim)
 
 
-def post(plan: Plan, client: Client, kind: str, owner: Any, token: str) -> Row:
-    """Measure storing a message."""
-    rounds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(plan.rounds):
-        a, b = data.opened(owner, 2)
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody with a token."""
+
+    client: Client
+    owner: Any
+    token: str
+
+    def post(self, plan: Plan, prefix: str) -> tuple[list[float], list[float]]:
+        """Store messages, in new sessions each round, and return the rounds of a route and of the bare view."""
+        rounds: tuple[list[float], list[float]] = ([], [])
         said = {"content": data.TEXT}
-        mine = request("POST", _ours(a), token=token, body={**said, "delivery": "store"})
-        bare = request("POST", f"/bare/{b.uuid}/messages", body=said)
-        pair = alternate(
-            lambda: client.ask(mine, 201), lambda: client.ask(bare, 201), rounds=1, calls=plan.calls(200)
-        )
-        for which in (0, 1):
-            rounds[which].extend(pair[which])
-    return compare("POST a message", kind, *rounds, POST_AIM)
+        for _ in range(plan.rounds):
+            a, b = data.opened(self.owner, 2)
+            mine = request("POST", f"{prefix}/{a.uuid}/messages", token=self.token, body={**said, "delivery": "store"})
+            bare = request("POST", f"/bare/{b.uuid}/messages", body=said)
+            pair = alternate(self._asking(mine, 201), self._asking(bare, 201), rounds=1, calls=plan.calls(100))
+            for which in (0, 1):
+                rounds[which].extend(pair[which])
+        return rounds
 
+    def get(self, plan: Plan, prefix: str) -> tuple[list[float], list[float]]:
+        """Read the last 50 of 1 000."""
+        session = data.long(self.owner, 1_000)
+        data.settle()
+        mine = request("GET", f"{prefix}/{session.uuid}/messages", token=self.token)
+        bare = request("GET", f"/bare/{session.uuid}/messages")
+        assert self.client.ask(mine, 200) == self.client.ask(bare, 200), "not the same bytes"
+        calls = plan.calls(200)
+        return alternate(self._asking(mine, 200), self._asking(bare, 200), rounds=plan.rounds, calls=calls)
 
-def get(plan: Plan, client: Client, kind: str, owner: Any, token: str) -> Row:
-    """Measure reading the last 50 of 1 000."""
-    session = data.long(owner, 1_000)
-    data.settle()
-    mine = request("GET", _ours(session), token=token)
-    bare = request("GET", f"/bare/{session.uuid}/messages")
-    assert client.ask(mine, 200) == client.ask(bare, 200), "not the same bytes"
-    pair = alternate(
-        lambda: client.ask(mine, 200), lambda: client.ask(bare, 200), rounds=plan.rounds, calls=plan.calls(200)
-    )
-    return compare("GET the last 50", kind, *pair, GET_AIM)
-
-
-def _ours(session: Any) -> str:
-    return f"/api/chat/sessions/{session.uuid}/messages"
+    def _asking(self, prepared: bytes, status: int) -> Call:
+        return lambda: self.client.ask(prepared, status)
 
 
 @contextmanager

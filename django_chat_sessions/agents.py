@@ -13,7 +13,7 @@ from django.utils.module_loading import autodiscover_modules
 
 from . import conf
 from .exceptions import AgentNotFound
-from .rules.timeouts import TimeoutOverrides, TimeoutPolicy, merge
+from .rules.timeouts import TimeoutOverrides, TimeoutPolicy, merge, overlay
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -141,6 +141,11 @@ class Agent:
         """What several tabs share."""
         return self.strategy or conf.get().DEFAULT_STRATEGY
 
+    @property
+    def inherited(self) -> TimeoutPolicy:
+        """What a session's own timeouts are laid over, before anything in it gives way to them."""
+        return overlay(conf.get().timeouts, self.timeouts)
+
     def policy(self, own: TimeoutOverrides | None = None) -> TimeoutPolicy:
         """Return the timeouts in force for a session with these overrides."""
         return _merged(conf.get().timeouts, self.timeouts, own or _NOTHING)
@@ -191,8 +196,8 @@ def of(name: str) -> Agent:
 
 @lru_cache(maxsize=1024)
 def base_policy(name: str) -> TimeoutPolicy:
-    """Return the timeouts in force for a session of that agent that says nothing itself; each append asks."""
-    return of(name).policy()
+    """Return what a session of that agent inherits; each append asks."""
+    return of(name).inherited
 
 
 def _forget(*, setting: str, **_: Any) -> None:

@@ -125,7 +125,7 @@ def now(using: str) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class PolicySQL:
-    """The timeouts in force as SQL over a session's row ``s``, from what the tiers above the session say.
+    """The timeouts in force as SQL over a session's row ``s``, from what it inherits (``Agent.inherited``).
 
     It says in SQL what ``rules.timeouts.merge`` says in Python, so that a row's own overrides are read under its lock.
     """

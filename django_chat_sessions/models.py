@@ -17,7 +17,7 @@ from . import agents
 from .choices import ALIVE, LIVE, MESSAGE_TYPES, EventType, Role, RunStatus, Status, Strategy, TimeoutMode
 from .exceptions import LegalHold, LogIsAppendOnly
 from .fields import AnyJSONField, AnyTextField
-from .querysets import ChatSessionQuerySet, SessionEventQuerySet
+from .querysets import ChatSessionQuerySet, SessionEventQuerySet, seal
 from .rules import lifecycle, timeouts
 
 NAME_LENGTH = 64
@@ -268,6 +268,9 @@ class SessionEvent(models.Model):
     def label(self) -> str:
         """The type in words."""
         return str(EventType(self.type).label) if self.type in EventType.values else self.type
+
+
+seal(SessionEvent.objects)
 
 
 class Run(models.Model):

@@ -102,3 +102,17 @@ class SessionEventQuerySet(models.QuerySet["SessionEvent"]):
     def conversation(self) -> SessionEventQuerySet:
         """Return the current messages in the order of the conversation."""
         return self.current().order_by("position")
+
+
+def seal(manager: models.Manager[SessionEvent]) -> None:
+    """Close what Django itself defines in the managers that it derives from this one, such as ``session.events``.
+
+    Their ``add`` and ``set`` would move events to another session, past the queryset.
+    """
+    type(manager).__init_subclass__ = classmethod(_close)  # type: ignore[assignment]
+
+
+def _close(derived: type) -> None:
+    for name in ("add", "aadd", "set", "aset"):
+        if name in vars(derived):
+            setattr(derived, name, _refuse)

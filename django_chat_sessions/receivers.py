@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
+from django.apps import apps
+from django.contrib.auth import get_user_model
 from django.db.models.signals import pre_delete
 
 from .models import ChatSession
@@ -17,4 +18,9 @@ def keep_held(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
         privacy.disown(session)
 
 
-pre_delete.connect(keep_held, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_chat_sessions.keep_held")
+# A proxy of the user model sends its own name. To listen to every model's would cost all of them their fast deletion.
+for _model in apps.get_models():
+    if _model._meta.concrete_model is get_user_model():
+        pre_delete.connect(
+            keep_held, sender=_model, dispatch_uid=f"django_chat_sessions.keep_held.{_model._meta.label}"
+        )

@@ -37,8 +37,11 @@ _INSERT = (
 )
 
 
+#: A column of both tables.
+_TOKENS = "token_count"
+
 #: Columns of an event that most leave empty.
-_OPTIONAL = ("external_id", "position", "token_count", "created_at")
+_OPTIONAL = ("external_id", "position", _TOKENS, "created_at")
 
 #: Of an event: whether it is a message of the conversation, and what it brings of the optional columns.
 Shape = tuple[bool, tuple[str, ...]]
@@ -160,13 +163,7 @@ def append(
     """
     dialect = dialects.of(using)
     messages = sum(is_message for is_message, _ in shapes)
-    sets = activity(dialect, base)
-    if shapes:
-        sets["last_sequence"] = f"s.last_sequence + {len(shapes)}"
-    if any("token_count" in given for _, given in shapes):
-        sets["token_count"] = "s.token_count + %(tokens)s"
-    if messages:
-        sets |= {"message_count": f"s.message_count + {messages}", "status": "'active'"}
+    sets = activity(dialect, base) | _counts(shapes, messages)
     where = ["s.id = %(id)s", *live(dialect), f"s.last_activity_at > {idle_since(dialect, resume_after)}"]
     if bound:
         where.append(f"(s.strategy IN {_ANY_CLIENT} OR s.client = %(client)s)")
@@ -180,6 +177,18 @@ def append(
         return Append(update_session(sets, where, _returning("s")))
     update = update_session(sets, where, "s.id, " + ", ".join(f"s.{name}" for name in MOVED))
     return Append(f"WITH s AS ({update}), added AS ({_insert_postgresql(shapes)}) SELECT {_returning('s')} FROM s")
+
+
+def _counts(shapes: tuple[Shape, ...], messages: int) -> dict[str, str]:
+    """Return what events of these shapes move beyond what any activity does."""
+    counts: dict[str, str] = {}
+    if shapes:
+        counts["last_sequence"] = f"s.last_sequence + {len(shapes)}"
+    if any(_TOKENS in given for _, given in shapes):
+        counts[_TOKENS] = "s.token_count + %(tokens)s"
+    if messages:
+        counts |= {"message_count": f"s.message_count + {messages}", "status": "'active'"}
+    return counts
 
 
 def _returning(row: str) -> str:

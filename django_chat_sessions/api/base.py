@@ -88,8 +88,10 @@ class ChatViewSet(viewsets.ViewSet):
         """Return the validated body; none is an empty object."""
         data = self.request.data
         # An empty body is an empty QueryDict to Django REST framework.
-        given = {} if isinstance(data, Mapping) and not data else data
-        serializer = kind(data=[] if given is None else given)
+        given: Any = {} if isinstance(data, Mapping) and not data else data
+        if given is None:
+            raise InvalidRequest({"body": ["Expected a JSON object."]})
+        serializer = kind(data=given)
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 

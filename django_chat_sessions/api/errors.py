@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +18,8 @@ from .. import exceptions as ours
 from ..log import iso
 from ..models import Run
 from .representation import message_object, run_object
+
+logger = logging.getLogger("django_chat_sessions")
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -104,10 +107,12 @@ def respond(error: Exception) -> Response | None:
     if isinstance(error, ours.ChatSessionError):
         return _ours(error)
     if isinstance(error, OperationalError | InterfaceError):
-        response = problem(503, FRAMEWORK[503], "The database does not answer. Nothing was stored.")
+        logger.error("The database did not answer a request", exc_info=error)
+        response = problem(503, FRAMEWORK[503], "The database does not answer.")
         response["Retry-After"] = str(RETRY_AFTER)
         return response
     if isinstance(error, DataError):
+        logger.error("The database refused a value that was found valid", exc_info=error)
         return problem(400, FRAMEWORK[400], "A value cannot be stored.", {"errors": {}})
     if isinstance(error, RequestDataTooBig):
         return problem(413, FRAMEWORK[413], "The body is too large.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from .. import transcripts
@@ -15,22 +15,38 @@ from .representation import session_object
 
 FORMAT_VERSION = 1
 
-#: More messages than any session has.
-ALL = 2**31 - 2
+#: Messages that the database makes into JSON at once.
+BATCH = 200
 
 
 def as_json(session: ChatSession, now: datetime) -> tuple[bytes, str]:
     """Return the session, its conversation and its log as one JSON object."""
     head = dumps({"format_version": FORMAT_VERSION, "exported_at": iso(now), "session": session_object(session, now)})
-    conversation = transcripts.messages(session, after=0, limit=ALL).json
-    events = ", ".join(transcripts.log_lines(session))
-    text = f'{head[:-1]}, "messages": {conversation}, "events": [{events}]}}'
-    return encode(text), "application/json"
+    parts = [encode(f'{head[:-1]}, "messages": [')]
+    parts += _separated(_conversation(session))
+    parts += [b'], "events": [', *_separated(transcripts.log_lines(session)), b"]}"]
+    return b"".join(parts), "application/json"
+
+
+def _conversation(session: ChatSession) -> Iterator[str]:
+    """Yield the conversation's messages, some at a time, as the inside of a JSON array."""
+    after: int | None = 0
+    while after is not None:
+        page = transcripts.messages(session, after=after, limit=BATCH)
+        if page.after is not None:
+            yield page.json[1:-1]
+        after = page.after if page.has_more else None
+
+
+def _separated(texts: Iterable[str]) -> Iterator[bytes]:
+    for number, text in enumerate(texts):
+        yield encode(f", {text}" if number else text)
 
 
 def as_lines(session: ChatSession, now: datetime) -> tuple[bytes, str]:
     """Return the log, one event a line."""
-    return encode("".join(f"{line}\n" for line in transcripts.log_lines(session))), "application/x-ndjson"
+    lines = (encode(f"{line}\n") for line in transcripts.log_lines(session))
+    return b"".join(lines), "application/x-ndjson"
 
 
 def as_markdown(session: ChatSession, now: datetime) -> tuple[bytes, str]:

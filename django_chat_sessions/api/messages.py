@@ -13,8 +13,8 @@ from .. import agents, transcripts
 from ..agents import Message
 from ..choices import LIVE, Delivery
 from ..exceptions import InvalidRequest, MessageNotFound, PermissionRefused
-from ..models import EXTERNAL_ID_LENGTH, ChatSession
 from ..fields import hide
+from ..models import EXTERNAL_ID_LENGTH, ChatSession
 from ..operations import limits, messages, runs, writing
 from ..rules import concurrency
 from . import serializers
@@ -138,12 +138,12 @@ class EventViewSet(ChatViewSet):
 
     def _look_again(self, public_id: str, session: ChatSession, until: float) -> ChatSession:
         """Wait, without a database connection, until the session has moved on or the time is over."""
-        connection = connections[writing.alias(session)]
         looks = 0
         found = session
         while found.last_sequence == session.last_sequence and time.monotonic() < until:
-            if not connection.in_atomic_block:
-                connection.close()
+            for connection in connections.all(initialized_only=True):
+                if not connection.in_atomic_block:
+                    connection.close()
             pause = POLL_SECONDS[min(looks, len(POLL_SECONDS) - 1)]
             time.sleep(max(0.0, min(pause, until - time.monotonic())))
             found, looks = self.see(public_id), looks + 1

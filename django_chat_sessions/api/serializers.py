@@ -20,9 +20,12 @@ from ..choices import Delivery, Role, Status, TimeoutMode
 from ..exceptions import SessionNotFound
 from ..lookups import Filters, Position
 from ..models import EXTERNAL_ID_LENGTH, NAME_LENGTH, REASON_LENGTH, TITLE_LENGTH
+from ..operations import limits
 from ..rules.timeouts import TimeoutOverrides
 
+#: Tags of a session, and parts of a message.
 TAGS = 50
+PARTS = 256
 
 #: Longer patterns are too complex for SQLite's LIKE, however they are hidden.
 SEARCH_LENGTH = 1000
@@ -147,7 +150,7 @@ class MessageFields(Strict):
     """What a message says."""
 
     content = Text(required=False)
-    parts = serializers.ListField(child=Object(), required=False)
+    parts = serializers.ListField(child=Object(), required=False, max_length=PARTS)
     role = Choice(choices=Role.choices, required=False)
     external_id = Text(required=False, allow_null=True, allow_blank=False, max_length=EXTERNAL_ID_LENGTH)
     metadata = Object(required=False)
@@ -244,10 +247,20 @@ class OpenBody(ChangeBody):
     timeout = TimeoutBody(required=False)
     messages = MessageFields(required=False, many=True)
 
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Check a body, but not each message of more than a session may have."""
+        history = data.get("messages") if isinstance(data, Mapping) else None
+        if isinstance(history, list):
+            limits.check_count(0, len(history))
+        return super().to_internal_value(data)
+
     def validate_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Check that no two have the same name."""
-        names = [item.get("external_id") for item in messages]
-        wrong = [name is not None and name in names[:number] for number, name in enumerate(names)]
+        names: set[str] = set()
+        wrong = []
+        for name in (item.get("external_id") for item in messages):
+            wrong.append(name is not None and name in names)
+            names |= {name} if name is not None else set()
         if any(wrong):
             text = _("Another message has the same external_id.")
             raise ValidationError([{"external_id": [text]} if is_wrong else {} for is_wrong in wrong])

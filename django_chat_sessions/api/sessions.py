@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -60,7 +61,7 @@ class SessionViewSet(ChatViewSet):
         environment = {**data.pop("environment", {}), **conf.get().capture(request._request)}
         opened = opening.open(
             request.user,
-            **data | {"timeout": serializers.overrides(data.get("timeout", {}))},
+            **data | {"timeout": serializers.overrides(data["timeout"]) if "timeout" in data else None},
             parent=parent,
             continue_from=source,
             environment=environment,
@@ -79,7 +80,7 @@ class SessionViewSet(ChatViewSet):
         public_id = self._said(name)
         return None if public_id is None else self.see(public_id)
 
-    def _refuse(self, history: list[Message], parent: ChatSession | None) -> NoReturn:
+    def _refuse(self, history: Sequence[Message], parent: ChatSession | None) -> NoReturn:
         """Refuse the roles of a history, but first whatever a caller is told before that."""
         for message in history:
             limits.check_message(message)

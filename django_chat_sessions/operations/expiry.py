@@ -139,8 +139,8 @@ def _warn_batch(using: str, size: int) -> int:
 def _near_expiry(using: str, now: datetime, size: int) -> Iterator[int]:
     """Find live sessions within their warning threshold that nobody has warned of, by the index of deadlines."""
     dialect = dialects.of(using)
-    bases = {name: agent.policy() for name, agent in agents.registered().items()}
-    policy = dialects.PolicySQL.over(bases, agents.Agent("").policy())
+    bases = {name: agent.inherited for name, agent in agents.registered().items()}
+    policy = dialects.PolicySQL.over(bases, agents.Agent("").inherited)
     statuses = ", ".join(f"'{status}'" for status in LIVE)
     instant = dialect.instant.replace("%s", "%(now)s")
     warned = dialect.interval.format(at=instant, minutes=policy.warning)

@@ -14,7 +14,7 @@ from .. import agents, conf, dialects, log, signals
 from ..agents import Message
 from ..choices import LIVE, EventType, Strategy
 from ..exceptions import InvalidRequest, SessionLimitReached, SessionNotFound
-from ..models import ChatSession
+from ..models import ChatSession, SessionEvent
 from ..rules import concurrency, lifecycle, timeouts
 from ..rules.concurrency import ANY, Client
 from ..rules.timeouts import TimeoutOverrides
@@ -84,7 +84,7 @@ def open(  # noqa: A001, PLR0913 - the field's word, and its fields
         external_id: the host's own name for it, unique among the owner's live ones of this agent and application.
         title, tags, metadata, state: what to begin with; a continuation begins with its source's.
         environment: what to remember of the circumstances; never changes.
-        timeout: the session's own timeouts.
+        timeout: the session's own timeouts; a continuation's are its source's.
         parent: a live session of the same owner under which it opens; always a new one.
         continue_from: a session of the same owner whose conversation and state it takes over; always a new one.
         messages: a history to start with.
@@ -97,7 +97,8 @@ def open(  # noqa: A001, PLR0913 - the field's word, and its fields
     Raises:
         AgentNotFound: no such agent.
         InvalidTimeout: the timeouts are out of bounds.
-        InvalidRequest: the client must name itself, or the tree would be too deep.
+        InvalidRequest: the client must name itself, the tree would be too deep, or the ``external_id`` of what has to
+            be a new session is taken.
         MessageTooLong, MetadataTooLarge, MessageLimitReached: too much of something.
         SessionNotFound: the parent or the source is gone, or somebody else's.
         SessionExpired, SessionEnded: the parent is over.
@@ -109,9 +110,8 @@ def open(  # noqa: A001, PLR0913 - the field's word, and its fields
     known = agents.find(name)
     strategy = known.strategy_in_force
     _check_client(strategy, client)
-    overrides = timeout or TimeoutOverrides()
-    if overrides.as_dict():
-        timeouts.check(known.policy(overrides), conf.get().bounds)
+    if timeout is not None and timeout.as_dict():
+        timeouts.check(known.policy(timeout), conf.get().bounds)
     history = _checked(messages)
     alone = parent is not None or source is not None
     wanted = Opening(
@@ -124,7 +124,7 @@ def open(  # noqa: A001, PLR0913 - the field's word, and its fields
         metadata=dict(_first(metadata, source and source.metadata, {})),
         environment=dict(environment or {}),
         state=dict(_first(state, source and source.state, {})),
-        timeout=overrides,
+        timeout=_first(timeout, source and source.overrides, TimeoutOverrides()),
         parent=parent,
         source=source,
         source_sequence=source.last_sequence if source else None,
@@ -186,11 +186,13 @@ def _open(wanted: Opening, *, client: Client, using: str) -> Opened:
 
 def _attempt(wanted: Opening, *, client: Client, using: str) -> Opened:
     with log.begin(using):
-        if wanted.parent is not None:
-            wanted = replace(wanted, parent=_live_parent(wanted.parent, wanted.owner, using))
+        rows = _lock(wanted, using)
         now = dialects.now(using)
+        if wanted.parent is not None:
+            wanted = replace(wanted, parent=_live_parent(rows[wanted.parent.pk], now, using))
         found = _find(wanted, now, using)
         if found is not None:
+            _check_same(found, wanted)
             return Opened(come_back(found, client=client), created=False)
         _check_room(wanted, now, using)
         return Opened(create(wanted, now, using), created=True)
@@ -235,17 +237,45 @@ def take_control(draft: writing.Draft, client: Client) -> None:
         draft.record(EventType.SESSION_SUPERSEDED, {"client": client, "previous_client": session.client})
 
 
-def _live_parent(parent: ChatSession, owner: Any, using: str) -> ChatSession:
-    row = log.lock(parent)
-    if row.owner_id != (None if owner is None else owner.pk):
+def _lock(wanted: Opening, using: str) -> dict[int, ChatSession]:
+    """Lock the sessions that the new one will point at, by their keys.
+
+    From the oldest to the youngest, as ending and deleting a tree lock it too: the foreign key to the root takes a
+    lock on it when the transaction commits, and would wait for somebody who waits for the parent.
+
+    Raises:
+        SessionNotFound: one is gone, or somebody else's.
+    """
+    above = [session for session in (wanted.parent, wanted.source) if session is not None]
+    keys = {session.pk for session in above}
+    keys |= {wanted.parent.root_id} if wanted.parent is not None and wanted.parent.root_id else set()
+    if not keys:
+        return {}
+    rows = ChatSession.objects.using(using).filter(pk__in=keys, owner=wanted.owner).order_by("pk")
+    if dialects.is_postgresql(using):
+        rows = rows.select_for_update(of=("self",))
+    found = {row.pk: row for row in rows}
+    if any(session.pk not in found for session in above):
         raise SessionNotFound
-    lifecycle.check_live(row.status, row.expires_at, dialects.now(using))
-    depth, above = 2, row
-    while above.parent is not None:
-        depth, above = depth + 1, above.parent
+    return found
+
+
+def _live_parent(parent: ChatSession, now: datetime, using: str) -> ChatSession:
+    lifecycle.check_live(parent.status, parent.expires_at, now)
+    depth, above = 2, parent.parent_id
+    while above is not None:
+        depth += 1
+        above = ChatSession.objects.using(using).values_list("parent_id", flat=True).get(pk=above)
     if depth > conf.get().MAX_DEPTH:
         raise InvalidRequest({"parent": [f"Sessions may be nested {conf.get().MAX_DEPTH} deep."]})
-    return row
+    return parent
+
+
+def _check_same(found: ChatSession, wanted: Opening) -> None:
+    """Refuse to give another session for one that had to be new; the same request again is given what it made."""
+    asked = (wanted.parent and wanted.parent.pk, wanted.source and wanted.source.pk)
+    if any(asked) and asked != (found.parent_id, found.forked_from_id):
+        raise InvalidRequest({"external_id": ["Another live session has this external_id."]})
 
 
 def _check_room(wanted: Opening, now: datetime, using: str) -> None:
@@ -372,7 +402,8 @@ def state_at(session: ChatSession, at: int) -> dict[str, Any]:
     if at == session.last_sequence:
         return dict(session.state)
     types = (EventType.SESSION_CREATED, EventType.STATE_CHANGED)
-    events = session.events.filter(type__in=types, sequence__lte=at).order_by("sequence").values_list("type", "data")
+    events = SessionEvent.objects.using(writing.alias(session)).filter(session=session, sequence__lte=at)
+    events = events.filter(type__in=types).order_by("sequence").values_list("type", "data")
     start = lifecycle.Projection(status=LIVE[0])
     return lifecycle.fold((lifecycle.Event(type_, data) for type_, data in events), start).state
 

@@ -7,15 +7,16 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import sync_to_async
 from django.db import IntegrityError
 
-from .. import agents, conf, log
+from .. import agents, log
 from ..agents import Agent, Message, RequestContext, Saying, Turn
 from ..choices import ALIVE, EventType, Role, RunStatus
 from ..exceptions import (
@@ -91,7 +92,7 @@ def ask(
     if found is not None:
         return _answered(session, found)
     agent = responding(session)
-    is_available = agent.is_available
+    is_available = _is_available(agent)
     try:
         with writing.writing(session, client=client) as draft:
             limits.check_count(draft.session.message_count)
@@ -118,6 +119,15 @@ def responding(session: ChatSession) -> Agent:
     if not agent.can_respond:
         raise InvalidRequest({"delivery": ["This session's agent does not answer; only store is possible."]})
     return agent
+
+
+def _is_available(agent: Agent) -> bool:
+    """Ask the agent; one that cannot even say so is not."""
+    try:
+        return agent.is_available
+    except Exception:
+        logger.exception("Whether the agent %r is available cannot be found out", agent.name)
+        return False
 
 
 def _answered(session: ChatSession, message: Message) -> Asked:
@@ -180,15 +190,16 @@ def _answer(session: ChatSession, agent: Agent, question: Message, run: Run, con
     turn = Turn(context, question, window.messages, deepcopy(state), dict(session.metadata))
     try:
         said = respond(agent, turn)
-        patch = patches.difference(state, turn.state)
         for message in said:
             limits.check_message(message)
-        limits.check_json("state", turn.state, conf.get().MAX_STATE_BYTES)
-    except Exception as error:
-        logger.exception("The agent %r failed to answer in session %s", agent.name, session.uuid)
+        reply = _finish(session, run, said, patches.difference(state, turn.state))
+    except BaseException as error:
+        # Also a process that is told to go leaves no answer behind that nobody writes.
         _fail(session, run, type(error).__name__)
+        if not isinstance(error, Exception):
+            raise
+        logger.exception("The agent %r failed to answer in session %s", agent.name, session.uuid)
         raise AgentFailed(message=question, run=run) from error
-    reply = _finish(session, run, said, patch)
     return Asked(question, created=True, run=run, reply=reply)
 
 
@@ -202,7 +213,9 @@ def respond(agent: Agent, turn: Turn) -> list[Message]:
     until = time.monotonic() + agent.time_limit_seconds
     answer = None if agent.respond is None else agent.respond(turn)
     if inspect.isawaitable(answer) or isinstance(answer, AsyncIterator):
-        return async_to_sync(_collect)(answer, agent.time_limit_seconds)
+        # In a loop of its own: a client that goes away has the request's loop cancelled, and what is awaited in it.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(asyncio.run, _collect(answer, agent.time_limit_seconds)).result()
     said: list[Message] = []
     for piece in _pieces(answer):
         _hear(said, piece)
@@ -292,7 +305,7 @@ def _fail(session: ChatSession, run: Run, error: str) -> None:
         run.status, run.error, run.finished_at = RunStatus.FAILED, error, draft.now
         if runs.filter(status__in=ALIVE).update(status=run.status, error=error, finished_at=draft.now):
             draft.record(EventType.RUN_FAILED, {"run": str(run.uuid), "error": error})
-    run.refresh_from_db()
+    run.refresh_from_db(using=writing.alias(session))
 
 
 # Thin twins for async code; the synchronous functions are the truth.

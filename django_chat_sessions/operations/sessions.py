@@ -71,7 +71,7 @@ def touch(session_id: int, agent: str, *, using: str) -> bool:
     The clock of activity stays where somebody has been idle for long enough to come back, so that the coming back is
     still recorded; only the deadline moves then.
     """
-    statement = statements.touch(using, agents.of(agent).policy())
+    statement = statements.touch(using, agents.base_policy(agent))
     return statement.run(using, session_id)
 
 
@@ -171,6 +171,8 @@ def change_state(
     """
     limits.check_nesting("state", patch)
     _check_state(patches.merge(session.state, dict(patch)))
+    # A null for what is not there changes nothing of the state, but it would fill the log.
+    limits.check_json("state", patch, conf.get().MAX_STATE_BYTES)
     with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
         draft.come_back()
         draft.touch()

@@ -67,7 +67,9 @@ def _gaps(events: list[SessionEvent]) -> Iterator[tuple[str, Any, Any]]:
 def _replaces(later: list[SessionEvent], event: SessionEvent) -> bool:
     kinds = (EventType.MESSAGE_EDITED, EventType.MESSAGE_DELETED)
     return any(
-        other.type in kinds and other.position == event.position and event.sequence < other.sequence == event.superseded_by
+        other.type in kinds
+        and other.position == event.position
+        and event.sequence < other.sequence == event.superseded_by
         for other in later
     )
 

@@ -82,16 +82,22 @@ def merge(*tiers: TimeoutOverrides) -> TimeoutPolicy:
     Of an inherited field that contradicts a nearer one, the maximum is raised to the idle timeout and the warning
     is halved below it.
     """
+    laid = overlay(*tiers)
+    own = tiers[-1] if tiers else TimeoutOverrides()
+    idle, maximum, warning = laid.timeout_minutes, laid.max_duration_minutes, laid.warning_threshold_minutes
+    if own.max_duration_minutes is None and "max_duration_minutes" not in _expand(own):
+        maximum = max(maximum, idle)
+    if own.warning_threshold_minutes is None and warning >= idle:
+        warning = idle // 2
+    return replace(laid, max_duration_minutes=maximum, warning_threshold_minutes=warning)
+
+
+def overlay(*tiers: TimeoutOverrides) -> TimeoutPolicy:
+    """Lay the tiers over one another and no more: what gives way depends on a nearer tier that may still come."""
     result: dict[str, Any] = {}
     for tier in (BUILT_IN, *tiers):
         result.update(_expand(tier))
         result.update(tier.as_dict())
-    own = tiers[-1] if tiers else TimeoutOverrides()
-    idle = result["timeout_minutes"]
-    if own.max_duration_minutes is None and "max_duration_minutes" not in _expand(own):
-        result["max_duration_minutes"] = max(result["max_duration_minutes"], idle)
-    if own.warning_threshold_minutes is None and result["warning_threshold_minutes"] >= idle:
-        result["warning_threshold_minutes"] = idle // 2
     return TimeoutPolicy(**result)
 
 

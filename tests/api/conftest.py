@@ -68,7 +68,7 @@ def problem(response: Any, status: int, code: str) -> dict[str, Any]:
     )
     body = response.json()
     assert (body["status"], body["code"]) == (status, code), body
-    assert body["type"] and body["title"] and body["detail"]
+    assert all(body[name] for name in ("type", "title", "detail"))
     return body
 
 

@@ -220,7 +220,19 @@ def test_public_ids_are_random_uuids(api):
     assert len(set(ids)) == 3
 
 
-STRINGS = ["  kept  ", "\n\t", "a\x00b", "\x00", "\ud800", "x\udfff\ud83d", "\ufdd0", "\ufdd00000", "😀", "\\u0000", "\u2028"]
+STRINGS = [
+    "  kept  ",
+    "\n\t",
+    "a\x00b",
+    "\x00",
+    "\ud800",
+    "x\udfff\ud83d",
+    "\ufdd0",
+    "\ufdd00000",
+    "😀",
+    "\\u0000",
+    "\u2028",
+]
 
 
 @pytest.mark.parametrize("text", STRINGS, ids=ascii)
@@ -258,7 +270,17 @@ def test_numbers_come_back_as_sent(api):
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=101", "limit=-1", "limit=1.5", "limit=x", "limit=", "limit=1_0", "limit=٣", "limit=" + "9" * 5000]
+    [
+        "limit=0",
+        "limit=101",
+        "limit=-1",
+        "limit=1.5",
+        "limit=x",
+        "limit=",
+        "limit=1_0",
+        "limit=٣",
+        "limit=" + "9" * 5000,
+    ]
     + ["before=-1", "after=-1", "before=9223372036854775808", "after=" + "9" * 10_000, "after=1e3"],
 )
 def test_number_out_of_range_is_refused_and_not_clamped(query, api):
@@ -269,7 +291,9 @@ def test_number_out_of_range_is_refused_and_not_clamped(query, api):
         assert told["errors"].keys() == {name}
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "status=x", "status=", "cursor=x", "created_after=x", "cursor="])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "status=x", "status=", "cursor=x", "created_after=x", "cursor="]
+)
 def test_wrong_filter_of_a_list_is_refused_by_name(query, api):
     told = problem(api.get(f"sessions?{query}"), 400, "invalid_request")
     assert told["errors"].keys() == {query.partition("=")[0]}
@@ -281,7 +305,9 @@ def test_waiting_out_of_range_is_refused(query, api):
     problem(api.get(f"sessions/{session['id']}/events?{query}"), 400, "invalid_request")
 
 
-@pytest.mark.parametrize("path", ["context?max_messages=0", "context?max_tokens=-5", "summary?tree=maybe", "export?as=pdf"])
+@pytest.mark.parametrize(
+    "path", ["context?max_messages=0", "context?max_tokens=-5", "summary?tree=maybe", "export?as=pdf"]
+)
 def test_wrong_query_of_other_reads_is_refused(path, api):
     session = api.open()
     problem(api.get(f"sessions/{session['id']}/{path}"), 400, "invalid_request")
@@ -295,7 +321,7 @@ def test_number_in_a_body_is_a_number_in_range(value, api):
     problem(api.post(f"{path}/resume", {"max_messages": value}), 400, "invalid_request")
 
 
-# --------------------------------------------------------------------------------------------- bodies nobody should send
+# ------------------------------------------------------------------------------------------- bodies nobody should send
 
 
 HOSTILE = {
@@ -363,7 +389,18 @@ def test_empty_body_is_an_empty_object(api):
 )
 def test_hostile_query_is_never_a_failure(query, api):
     session = api.open()
-    names = ("agent", "application", "tag", "parent", "external_id", "search", "status", "created_after", "cursor", "owner")
+    names = (
+        "agent",
+        "application",
+        "tag",
+        "parent",
+        "external_id",
+        "search",
+        "status",
+        "created_after",
+        "cursor",
+        "owner",
+    )
     for name in names:
         assert api.get(f"sessions?{name}={query}").status_code in {200, 400, 403}
     for path in ("events?type=", "messages?before=", "export?as=", "summary?tree=", "context?max_tokens="):
@@ -393,7 +430,9 @@ def test_hostile_headers_are_never_a_failure(api):
             assert response.status_code in {200, 201, 400, 409, 412}, response.content
 
 
-@pytest.mark.parametrize("cursor", ["e30=", "fA==", "MjAyNnx4", "!!!!", "é", "%00", "MDAwMS0wMS0wMVQwMDowMDowMCswMDowMHww"])
+@pytest.mark.parametrize(
+    "cursor", ["e30=", "fA==", "MjAyNnx4", "!!!!", "é", "%00", "MDAwMS0wMS0wMVQwMDowMDowMCswMDowMHww"]
+)
 def test_cursor_that_no_page_gave_is_refused(cursor, api):
     problem(api.get(f"sessions?cursor={cursor}"), 400, "invalid_request")
 

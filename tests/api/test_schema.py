@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+# ruff: noqa: E402 - without what it needs this module is skipped
 pytest.importorskip("drf_spectacular")
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -85,21 +86,18 @@ def world(alice, connected):
 def point_at_something_real(case: Any, ids: list[str], turn: int) -> None:
     """Let a well-formed call be about what there is, each time about something else; and let none wait for long."""
     path, query, body = case.path_parameters or {}, case.query or {}, case.body
-    if is_id(path.get("session")):
-        path["session"] = ids[turn % len(ids)]
+    for place, names in ((path, ["session"]), (body, ["parent", "continue_from"])):
+        for name in names if isinstance(place, dict) else ():
+            if is_id(place.get(name)):
+                place[name] = ids[turn % len(ids)]
     if str(path.get("sequence", "")).isdecimal():
         path["sequence"] = turn % 6 + 1
-    wait = query.get("wait")
-    if isinstance(wait, int | float) and 0 < wait <= 30:
+    if isinstance(query.get("wait"), int | float) and 0 < query["wait"] <= 30:
         query["wait"] = 0.01
+    if isinstance(body, dict) and isinstance(body.get("agent"), str) and len(body["agent"]) <= 64:
+        body["agent"] = AGENTS[turn % len(AGENTS)]
     if turn % 3:
         case.headers.pop("If-Match", None)
-    if isinstance(body, dict):
-        for name in ("parent", "continue_from"):
-            if is_id(body.get(name)):
-                body[name] = ids[turn % len(ids)]
-        if isinstance(body.get("agent"), str) and len(body["agent"]) <= 64:
-            body["agent"] = AGENTS[turn % len(AGENTS)]
 
 
 def is_id(value: Any) -> bool:

@@ -20,7 +20,7 @@ KEYS = (
     "id external_id agent application title status is_near_expiration parent root forked_from strategy client tags"
     " metadata environment timeout created_at last_activity_at expires_at time_remaining_seconds ended_at end_reason"
     " renewal_count message_count token_count last_sequence"
-).split()
+)
 
 
 def row(session) -> ChatSession:
@@ -36,7 +36,7 @@ def capture(request):
 
 def test_session_looks_as_the_contract_says(api):
     session = api.open()
-    assert list(session) == KEYS
+    assert " ".join(session) == KEYS
     assert list(session["timeout"]) == [
         "mode",
         "timeout_minutes",
@@ -178,7 +178,7 @@ def test_json_that_is_too_large_is_refused_with_the_limit(field, api):
     assert told["limit"] == 16_384
 
 
-# ------------------------------------------------------------------------------------------------------- whose, which tab
+# ----------------------------------------------------------------------------------------------------- whose, which tab
 
 
 def test_single_finds_the_same_session_from_any_tab(tab):
@@ -450,7 +450,7 @@ def test_ending_a_parent_ends_its_children(api):
     assert (read["status"], read["end_reason"]) == ("ended", "parent_ended")
 
 
-# ------------------------------------------------------------------------------------------------------- trees and forks
+# ----------------------------------------------------------------------------------------------------- trees and forks
 
 
 def test_child_knows_its_parent_and_root(api):
@@ -571,17 +571,21 @@ def test_summary_counts_a_session_or_its_tree(api):
     assert alone["first_reply_seconds"] >= 0
     assert tree["messages_by_role"] == {"user": 2, "assistant": 1}
     assert (tree["message_count"], tree["sessions"]) == (3, 2)
-    assert alone.keys() == tree.keys() == {
-        "duration_seconds",
-        "messages_by_role",
-        "events_by_type",
-        "message_count",
-        "token_count",
-        "renewal_count",
-        "first_reply_seconds",
-        "runs",
-        "sessions",
-    }
+    assert (
+        alone.keys()
+        == tree.keys()
+        == {
+            "duration_seconds",
+            "messages_by_role",
+            "events_by_type",
+            "message_count",
+            "token_count",
+            "renewal_count",
+            "first_reply_seconds",
+            "runs",
+            "sessions",
+        }
+    )
 
 
 def test_ids_are_read_in_either_case(api):

@@ -116,7 +116,17 @@ def nested(depth: int) -> dict:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"a": float("nan")}, {"a": float("inf")}, {"a": object()}, {"a": {1, 2}}, {"a": b""}, nested(3000), nested(700), nested(101)]
+    "bad",
+    [
+        {"a": float("nan")},
+        {"a": float("inf")},
+        {"a": object()},
+        {"a": {1, 2}},
+        {"a": b""},
+        nested(3000),
+        nested(700),
+        nested(101),
+    ],
 )
 def test_what_is_no_json_or_nested_beyond_reason_is_refused(session, bad):
     for attempt in (
@@ -246,7 +256,8 @@ def test_an_application_records_events_of_its_own(session):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "app", "app.", "message", "session.ended", "App.x", "app.a b", "app.\x00", "app.x\n", "app." + "x" * 61]
+    "name",
+    ["", "app", "app.", "message", "session.ended", "App.x", "app.a b", "app.\x00", "app.x\n", "app." + "x" * 61],
 )
 def test_the_servers_own_events_are_not_the_applications_to_write(session, name):
     with pytest.raises(InvalidRequest) as refusal:

@@ -293,7 +293,9 @@ def test_a_child_reads_its_parents_state_under_its_own_as_both_are_now(alice):
 
 
 def test_a_continuation_takes_over_the_conversation_and_what_describes_it(alice):
-    source = make_session(alice, agent="echo", title="T", tags=["a"], metadata={"m": 1}, state={"s": 1}, application="x")
+    source = make_session(
+        alice, agent="echo", title="T", tags=["a"], metadata={"m": 1}, state={"s": 1}, application="x"
+    )
     say(source, "one")
     say(source, "two", role="assistant")
     sessions.end(source)

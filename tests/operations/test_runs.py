@@ -120,7 +120,9 @@ def test_an_agent_may_say_nothing(ask, nothing):
 
 
 def test_what_an_agent_says_has_neither_its_own_name_nor_its_own_instant_or_place(ask):
-    forged = Message("assistant", "x", external_id="x", sequence=1, run="other", created_at=datetime(1999, 1, 1, tzinfo=UTC))
+    forged = Message(
+        "assistant", "x", external_id="x", sequence=1, run="other", created_at=datetime(1999, 1, 1, tzinfo=UTC)
+    )
     asked, session = ask(lambda turn: [forged, forged])
     for found in (messages.find(session, 4), messages.find(session, 5)):
         assert (found.external_id, found.run) == (None, str(asked.run.uuid))

@@ -224,7 +224,9 @@ def test_an_expiry_recorded_on_the_way_to_a_refusal_is_not_half_of_one(alice, co
 def test_what_the_database_refuses_is_told_as_it_is(session):
     """An integrity error of something else is nobody's repeat."""
     with transaction.atomic():
-        row = ChatSession.objects.select_for_update().get(pk=session.pk) if connection.vendor == "postgresql" else session
+        row = (
+            ChatSession.objects.select_for_update().get(pk=session.pk) if connection.vendor == "postgresql" else session
+        )
         ChatSession.objects.filter(pk=row.pk).update(last_sequence=0)
     try:
         with pytest.raises(IntegrityError):

@@ -9,7 +9,7 @@ from django.db import connection
 from django.db.models import F
 
 from django_chat_sessions.agents import Message
-from django_chat_sessions.models import ChatSession, SessionEvent
+from django_chat_sessions.models import ChatSession
 from django_chat_sessions.operations import messages, privacy, runs, sessions, verification
 from django_chat_sessions.testing import age, make_session, say
 from tests.operations.reading import fresh

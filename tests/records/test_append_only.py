@@ -192,10 +192,9 @@ class TestOnPostgreSQL:
 
     def test_no_sql_deletes_a_held_session(self, session):
         privacy.hold(session)
-        with pytest.raises(Error, match="legal hold"):
-            with transaction.atomic():
-                run(f"DELETE FROM {EVENTS} WHERE session_id = %s", session.pk)
-                run("DELETE FROM chat_sessions_chatsession WHERE id = %s", session.pk)
+        with pytest.raises(Error, match="legal hold"), transaction.atomic():
+            run(f"DELETE FROM {EVENTS} WHERE session_id = %s", session.pk)
+            run("DELETE FROM chat_sessions_chatsession WHERE id = %s", session.pk)
         assert session.events.count() == 4
 
     def test_even_the_private_door_leaves_the_skeleton(self, session):

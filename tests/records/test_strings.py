@@ -16,7 +16,7 @@ from django_chat_sessions.testing import make_session
 
 #: All code points, lone surrogates included, with those more often that databases can't store.
 characters = st.characters(codec=None, categories=None, exclude_categories=()) | st.sampled_from(
-    "\x00\ud800\udbff\udc00\udfff\ufdd0\ufdd1\ufffe\uffff\\\"u0dfabc\n\t 🎉"
+    '\x00\ud800\udbff\udc00\udfff\ufdd0\ufdd1\ufffe\uffff\\"u0dfabc\n\t 🎉'
 )
 texts = st.text(characters, max_size=12)
 values = st.recursive(

@@ -40,7 +40,7 @@ class ChatSchema(AutoSchema):
             return None
         self.registry, self.path, self.method = registry, path, method.upper()
         self.path_regex, self.path_prefix = path_regex, path_prefix
-        said = operation(CALLS[type(self.view).__name__, self.view.action], re.findall(r"{(\w+)}", path))
+        said = operation(CALLS[type(self.view).__name__, str(vars(self.view)["action"])], re.findall(r"{(\w+)}", path))
         for name in _mentioned(said):
             _register(registry, name)
         security = self.get_auth()
@@ -48,7 +48,9 @@ class ChatSchema(AutoSchema):
 
 
 def _register(registry: ComponentRegistry, name: str) -> None:
-    component = ResolvedComponent(name=name, type=ResolvedComponent.SCHEMA, object=name)
+    component = ResolvedComponent(  # type: ignore[no-untyped-call]
+        name=name, type=ResolvedComponent.SCHEMA, object=name
+    )
     if component in registry:
         return
     component.schema = COMPONENTS[name]()
@@ -70,10 +72,14 @@ def _mentioned(said: Any) -> Iterator[str]:
 
 
 def _replacement(extension: OpenApiViewExtension) -> type[Any]:
-    target: type[Any] = extension.target_class
+    target: Any = extension.target_class
     return type(target.__name__, (target,), {"schema": ChatSchema()})
 
 
 for _view in VIEWS:
     _path = f"{__name__.rpartition('.')[0]}.{_view}"
-    type(f"{_view.rpartition('.')[2]}Extension", (OpenApiViewExtension,), {"target_class": _path, "view_replacement": _replacement})
+    type(
+        f"{_view.rpartition('.')[2]}Extension",
+        (OpenApiViewExtension,),
+        {"target_class": _path, "view_replacement": _replacement},
+    )

@@ -101,7 +101,7 @@ def _read(id: str, summary: str, brings: str, **more: Any) -> Call:  # noqa: A00
 
 
 def _write(id: str, summary: str, answers: dict[int, str | None], **more: Any) -> Call:  # noqa: A002
-    fields = {"errors": (404, *WRITE, *WITH_BODY), "headers": MATCH, "tagged": True} | more
+    fields: dict[str, Any] = {"errors": (404, *WRITE, *WITH_BODY), "headers": MATCH, "tagged": True} | more
     return Call(id=id, summary=summary, answers=answers, **fields)
 
 

@@ -5,7 +5,7 @@ import { $, h } from "./dom.js";
 import { openMenu, tell } from "./menus.js";
 
 const isMac = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform ?? navigator.platform);
-export const MOD = isMac ? "⌘" : "Ctrl";
+const MOD = isMac ? "⌘" : "Ctrl";
 
 const SHORTCUTS = [
   [[MOD, "K"], "Search conversations"],

@@ -1,7 +1,7 @@
 // The conversations at the side: grouped by day, searched by the server, loaded page by page.
 
 import { api } from "./api.js";
-import { $, announce, arrange, h, icon } from "./dom.js";
+import { $, announce, arrange, h } from "./dom.js";
 import { STATUS, agentTitle, ago, firstWords, fullTime, isLive, period } from "./words.js";
 import { agentMark } from "./marks.js";
 
@@ -16,6 +16,7 @@ let query = "";
 let next = null;
 let selected = null;
 let asking = null;
+let latest = null;
 let onOpen = () => {};
 let onNamed = () => {};
 
@@ -70,7 +71,12 @@ async function find(text) {
 }
 
 /** Read the first page anew; what was loaded beyond it stays, unless the whole list is known now. */
-export async function refresh() {
+export function refresh() {
+  latest = read();
+  return latest;
+}
+
+async function read() {
   asking?.abort();
   const { signal } = (asking = new AbortController());
   const text = query;
@@ -78,7 +84,8 @@ export async function refresh() {
   try {
     page = await api.sessions({ limit: PAGE, search: text }, signal);
   } catch (error) {
-    if (error.name !== "AbortError") note(rows.size ? "" : "The list could not be loaded.");
+    if (error.name === "AbortError") return latest; // whoever asked first gets the newer answer
+    note(rows.size ? "" : "The list could not be loaded.");
     return null;
   }
   const fresh = new Set(page.results.map(({ id }) => id));

@@ -1,8 +1,9 @@
 // The talk in the middle: messages in the order of their sequence, then what is still on its way.
 
-import { $, announce, arrange, h, icon, linkify, toast } from "./dom.js";
-import { agentMark, setMark } from "./marks.js";
-import { agentTitle, clockTime, dayKey, dayName, fullTime } from "./words.js";
+import { build, draw, edit, setting } from "./bubbles.js";
+import { $, announce, arrange, h } from "./dom.js";
+import { setMark } from "./marks.js";
+import { agentTitle, dayKey, dayName } from "./words.js";
 
 const JOIN = 5 * 60_000; // messages of one speaker within this time stand together
 const NEAR = 90; // pixels from the end that still count as being there
@@ -14,17 +15,14 @@ const bubbles = new Map(); // key → bubble; a key is a sequence, or the extern
 const days = new Map();
 const dividers = new Map(); // sequence after which it stands → node
 
-let agent = "";
 let hasOlder = false;
 let isLoading = false;
-let isEditable = false;
 let unseen = 0;
 let isPinned = true; // whether the end stays in view as the talk grows
-let handlers = {};
 
 /** Wire the talk up: {older, edit, withdraw, branch, retry, discard}. */
 export function initTalk(given) {
-  handlers = given;
+  setting.handlers = { ...given, pick };
   new IntersectionObserver((seen) => seen.some((entry) => entry.isIntersecting) && loadOlder(), {
     root: scroll,
     rootMargin: "400px 0px 0px",
@@ -39,12 +37,12 @@ export function initTalk(given) {
 
 /** Start over with another conversation. */
 export function clear(name) {
-  agent = name;
+  setting.agent = name;
   bubbles.clear();
   days.clear();
   dividers.clear();
   log.replaceChildren();
-  hasOlder = isLoading = isEditable = false;
+  hasOlder = isLoading = setting.isEditable = false;
   isPinned = true;
   unseen = 0;
   $("older").hidden = $("typing").hidden = $("jump").hidden = true;
@@ -52,7 +50,7 @@ export function clear(name) {
 }
 
 export const isEmpty = () => bubbles.size === 0;
-export const firstSequence = () => sequences()[0] ?? null;
+const firstSequence = () => sequences()[0] ?? null;
 const sequences = () => [...bubbles.values()].map(({ message }) => message?.sequence).filter(Boolean).sort((a, b) => a - b);
 
 /** The first page: quietly, and at its end. */
@@ -135,7 +133,7 @@ export function setTyping(isTyping) {
   clearTimeout(typing);
   const show = () => {
     $("typing").hidden = !isTyping;
-    $("typing-text").textContent = isTyping ? `${agentTitle(agent)} is answering` : "";
+    $("typing-text").textContent = isTyping ? `${agentTitle(setting.agent)} is answering` : "";
     follow();
   };
   if (isTyping && $("typing").hidden) typing = setTimeout(show, 250);
@@ -144,8 +142,8 @@ export function setTyping(isTyping) {
 
 /** Whether own messages may be changed (a live session in this tab's hands) and branched from. */
 export function setWritable(writable) {
-  if (writable === isEditable) return;
-  isEditable = writable;
+  if (writable === setting.isEditable) return;
+  setting.isEditable = writable;
   bubbles.forEach(draw);
 }
 
@@ -153,7 +151,7 @@ export function setWritable(writable) {
 export function editLast() {
   const own = [...bubbles.values()].filter(({ message }) => message?.role === "user");
   const last = own.sort((a, b) => a.message.sequence - b.message.sequence).at(-1);
-  if (!last || !isEditable) return false;
+  if (!last || !setting.isEditable) return false;
   edit(last);
   return true;
 }
@@ -174,169 +172,9 @@ function put(message) {
   return isNew;
 }
 
-function build(role) {
-  const bubble = { role, message: null, entry: null, trouble: "", isEditing: false };
-  const speaker = { user: "You", assistant: agentTitle(agent), system: "System", tool: "Tool" }[role] ?? role;
-  bubble.body = h("div", { className: "bubble" });
-  bubble.time = h("time", { className: "msg-time" });
-  bubble.state = h("span", { className: "msg-state" });
-  bubble.actions = h("div", { className: "msg-actions", role: "group", "aria-label": "Message actions" });
-  bubble.problem = h("div", { className: "msg-trouble", hidden: true });
-  bubble.node = h(
-    "article",
-    { className: "msg", data: { role }, onclick: () => pick(bubble) },
-    role === "user" || role === "system" ? null : agentMark(agent),
-    h(
-      "div",
-      { className: "msg-main" },
-      h("span", { className: "sr-only" }, `${speaker}:`),
-      bubble.body,
-      bubble.problem,
-      h("div", { className: "msg-foot" }, bubble.time, bubble.state, bubble.actions),
-    ),
-  );
-  return bubble;
-}
-
 /** Where nothing can hover, a tap on a message shows its actions. */
 function pick(bubble) {
   for (const other of bubbles.values()) other.node.classList.toggle("is-picked", other === bubble);
-}
-
-function draw(bubble) {
-  const { message, entry, node } = bubble;
-  if (message) node.dataset.sequence = message.sequence;
-  if (message?.external_id) node.dataset.externalId = message.external_id;
-  node.dataset.state = entry ? entry.state : "stored";
-  const content = message ? message.content : entry.content;
-  if (!bubble.isEditing && bubble.shown !== content) {
-    bubble.shown = content;
-    bubble.body.replaceChildren(...linkify(content), ...files(message?.parts));
-  }
-  const instant = message?.created_at ?? entry.at;
-  bubble.time.dateTime = instant;
-  bubble.time.title = fullTime(instant);
-  bubble.time.textContent = clockTime(instant);
-  const state = entry ? { queued: "Waiting…", sending: "Sending…", failed: "Not sent" }[entry.state] : message.edited_at ? "Edited" : "";
-  bubble.state.textContent = state;
-  bubble.state.title = message?.edited_at ? fullTime(message.edited_at) : "";
-  drawProblem(bubble);
-  drawActions(bubble);
-}
-
-function drawProblem({ entry, trouble, problem }) {
-  const isFailed = entry?.state === "failed";
-  problem.hidden = !isFailed && !trouble;
-  if (problem.hidden) return problem.replaceChildren();
-  if (!isFailed) return problem.replaceChildren(icon("i-alert"), h("span", {}, trouble));
-  const seconds = entry.retryAt ? Math.ceil((entry.retryAt - performance.now()) / 1000) : 0;
-  const retry = h("button", { type: "button", className: "link", onclick: () => handlers.retry(entry) }, "Retry");
-  problem.replaceChildren(
-    icon("i-alert"),
-    h("span", {}, seconds > 0 ? `${entry.reason} Try again in ${seconds} s.` : entry.reason),
-    retry,
-    h("button", { type: "button", className: "link", onclick: () => handlers.discard(entry) }, "Discard"),
-  );
-  if (seconds > 0) {
-    retry.disabled = true;
-    setTimeout(() => entry.state === "failed" && problem.isConnected && drawProblem({ entry, trouble, problem }), 1000);
-  }
-}
-
-function drawActions(bubble) {
-  const isOwn = bubble.role === "user";
-  const kind = !bubble.message || bubble.isEditing || bubble.role === "system" ? "none" : isOwn && isEditable ? "own" : "any";
-  if (bubble.kind === kind) return;
-  bubble.kind = kind;
-  const action = (name, label, run) =>
-    h("button", { type: "button", className: "icon-button tiny", "aria-label": label, title: label, onclick: run }, icon(name));
-  const actions = [];
-  if (kind !== "none") {
-    if (navigator.clipboard) actions.push(action("i-copy", "Copy", () => copy(bubble)));
-    if (kind === "own") {
-      actions.push(action("i-pencil", "Edit", () => edit(bubble)));
-      actions.push(action("i-undo", "Withdraw", () => handlers.withdraw(bubble.message.sequence)));
-    }
-    actions.push(action("i-branch", "Branch from here", () => handlers.branch(bubble.message.sequence)));
-  }
-  bubble.actions.replaceChildren(...actions);
-}
-
-async function copy({ message }) {
-  try {
-    await navigator.clipboard.writeText(message.content);
-    toast("Copied");
-  } catch {
-    toast("The browser did not allow copying", "i-alert");
-  }
-}
-
-/** What is more than text: files as links. Other kinds belong to applications that know them. */
-function files(parts = []) {
-  return parts
-    .filter((part) => part?.type === "file" && typeof part.url === "string" && isSafe(part.url))
-    .map((part) => h("a", { className: "file", href: part.url, target: "_blank", rel: "noopener noreferrer" }, icon("i-file"), String(part.name || "File")));
-}
-
-function isSafe(url) {
-  try {
-    return ["http:", "https:"].includes(new URL(url, location.href).protocol);
-  } catch {
-    return false;
-  }
-}
-
-function edit(bubble) {
-  if (bubble.isEditing) return;
-  bubble.isEditing = true;
-  const field = h("textarea", { className: "edit-text", value: bubble.message.content, rows: 1, "aria-label": "Edit your message" });
-  const problem = h("p", { className: "edit-problem", role: "alert", hidden: true });
-  const save = h("button", { type: "submit", className: "button button-small button-primary" }, "Save");
-  const cancel = h("button", { type: "button", className: "button button-small button-quiet", onclick: () => done() }, "Cancel");
-  const form = h("form", { className: "edit" }, field, problem, h("div", { className: "edit-buttons" }, cancel, save));
-  const grow = () => {
-    field.style.height = "auto";
-    field.style.height = `${field.scrollHeight}px`;
-  };
-  const done = () => {
-    bubble.isEditing = false;
-    bubble.shown = null;
-    bubble.node.classList.remove("is-editing");
-    draw(bubble);
-    (bubble.actions.querySelector("[aria-label=Edit]") ?? $("text")).focus();
-  };
-  field.addEventListener("input", grow);
-  field.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") {
-      event.stopPropagation();
-      done();
-    } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-      event.preventDefault();
-      form.requestSubmit();
-    }
-  });
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const content = field.value;
-    if (!content.trim() || content === bubble.message.content) return done();
-    save.disabled = true;
-    try {
-      bubble.message = await handlers.edit(bubble.message.sequence, content);
-      done();
-      announce("Message changed");
-    } catch (error) {
-      problem.textContent = error.explanation ?? error.message;
-      problem.hidden = false;
-      save.disabled = false;
-    }
-  });
-  bubble.node.classList.add("is-editing");
-  bubble.body.replaceChildren(form);
-  drawActions(bubble);
-  grow();
-  field.focus();
-  field.setSelectionRange(field.value.length, field.value.length);
-  bubble.node.scrollIntoView({ block: "nearest" });
 }
 
 /** Put everything in its place: by sequence, days apart, one speaker's messages together. */
@@ -375,7 +213,7 @@ async function loadOlder() {
   isLoading = true;
   let isMore = false;
   try {
-    const page = await handlers.older(before);
+    const page = await setting.handlers.older(before);
     if (!page || firstSequence() !== before) return; // another conversation by now
     isMore = page.has_more;
     log.setAttribute("aria-busy", "true");
@@ -411,7 +249,7 @@ function follow() {
 }
 
 /** Show the end. */
-export function toEnd(behavior = "smooth") {
+function toEnd(behavior = "smooth") {
   isPinned = true;
   if (isEmpty()) return; // a greeting is read from its beginning
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
