@@ -13,7 +13,7 @@ from .choices import LIVE, MESSAGE_TYPES, Status
 from .exceptions import LegalHold, LogIsAppendOnly, SessionNotFound
 
 if TYPE_CHECKING:
-    from .models import ChatSession, SessionEvent  # noqa: F401
+    from .models import ChatSession, SessionEvent
 
 
 class ChatSessionQuerySet(models.QuerySet["ChatSession"]):
