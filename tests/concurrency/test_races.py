@@ -41,7 +41,7 @@ def write(session, text="x", **fields):
     return messages.append(fresh(session), Message("user", text, **fields))
 
 
-# --------------------------------------------------------------------------------------------------------------- opening
+# -------------------------------------------------------------------------------------------------------------- opening
 
 
 @pytest.mark.parametrize("tabs", [2, 8])
@@ -94,7 +94,7 @@ def test_opening_a_child_races_the_end_of_its_parent(alice, how):
         assert not ChatSession.objects.live(dialects.now("default")).exists()
 
 
-# --------------------------------------------------------------------------------------------------------------- writing
+# -------------------------------------------------------------------------------------------------------------- writing
 
 
 def test_many_writers_leave_every_sequence_once_and_lose_nothing(alice):
@@ -112,7 +112,7 @@ def test_many_writers_leave_every_sequence_once_and_lose_nothing(alice):
     assert found.last_sequence == writers * each + 1
     sequences = list(session.events.order_by("sequence").values_list("sequence", flat=True))
     assert sequences == list(range(1, writers * each + 2))
-    assert sorted(sum(outcomes, [])) == sequences[1:]
+    assert sorted(sequence for mine in outcomes for sequence in mine) == sequences[1:]
     assert all(mine == sorted(mine) for mine in outcomes)
     assert len(set(texts(session))) == writers * each
 
@@ -208,7 +208,7 @@ def test_two_tabs_take_control_one_after_the_other(alice):
     assert types(session) == ["session.created", *["session.superseded"] * 3]
 
 
-# ------------------------------------------------------------------------------------------------------------ the ending
+# ----------------------------------------------------------------------------------------------------------- the ending
 
 
 def test_a_write_that_races_the_end_lands_before_it_or_is_refused(alice):
@@ -249,7 +249,7 @@ def test_a_deletion_races_a_hold(alice):
             assert fresh(session).is_held
 
 
-# ---------------------------------------------------------------------------------------------------------------- expiry
+# --------------------------------------------------------------------------------------------------------------- expiry
 
 
 def test_a_write_that_races_an_expiry_lands_before_it_or_is_refused(alice):
@@ -258,8 +258,10 @@ def test_a_write_that_races_an_expiry_lands_before_it_or_is_refused(alice):
         session = make_session(alice, agent="silent", timeout=TimeoutOverrides(auto_renew=False))
 
         def sweep(session=session, milliseconds=5 + 3 * (number % 4)):
-            soon = dialects.now("default") + timedelta(milliseconds=milliseconds)
-            ChatSession.objects.filter(pk=session.pk).update(expires_at=soon)
+            with log.begin("default"):
+                log.lock(session)
+                soon = dialects.now("default") + timedelta(milliseconds=milliseconds)
+                ChatSession.objects.filter(pk=session.pk).update(expires_at=soon)
             while dialects.now("default") < soon:
                 time.sleep(0.0005)
             return expiry.expire()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from django_chat_sessions import agents, signals
-from django_chat_sessions.agents import Agent
+from django_chat_sessions.agents import Agent, Message
 from django_chat_sessions.models import ChatSession
+from django_chat_sessions.operations import runs
 from django_chat_sessions.testing import make_session
 from tests.operations.reading import differences
 
@@ -56,6 +57,18 @@ def agent() -> Iterator[Callable[..., Agent]]:
         agents.unregister(name)
     for known in before.values():
         agents.register(known)
+
+
+@pytest.fixture
+def die(monkeypatch: pytest.MonkeyPatch) -> Callable[[ChatSession], None]:
+    """Return a function that asks a session's agent in a process that dies before it answers."""
+
+    def die(session: ChatSession) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, "_answer", lambda *args: None)
+            runs.ask(session, Message("user", "q"))
+
+    return die
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def tree(alice):
     return top, child, make_session(alice, agent="silent", parent=child)
 
 
-# ---------------------------------------------------------------------------------------------------------------- ending
+# --------------------------------------------------------------------------------------------------------------- ending
 
 
 @pytest.mark.parametrize(("operation", "status"), [(sessions.end, "ended"), (sessions.fail, "failed")])
@@ -93,7 +93,7 @@ def test_the_system_may_always_record(session):
     assert refusal.value.status == "archived"
 
 
-# --------------------------------------------------------------------------------------------------------------- cascade
+# -------------------------------------------------------------------------------------------------------------- cascade
 
 
 @pytest.mark.parametrize("how", [sessions.end, sessions.fail])
@@ -128,7 +128,7 @@ def test_children_that_are_over_stay_what_they_were(alice, tree):
     assert (fresh(expired).status, fresh(expired).end_reason) == ("expired", "idle_timeout")
 
 
-# -------------------------------------------------------------------------------------------------------------- deletion
+# ------------------------------------------------------------------------------------------------------------- deletion
 
 
 def test_deleting_removes_a_session_with_all_its_descendants(tree):
@@ -165,7 +165,7 @@ def test_a_deletion_that_expects_another_sequence_is_refused(session):
     assert sessions.delete(session, expected_sequence=2) == 1
 
 
-# ------------------------------------------------------------------------------------------------------------ legal hold
+# ----------------------------------------------------------------------------------------------------------- legal hold
 
 
 def test_a_hold_is_an_event_and_a_second_one_changes_nothing(session):

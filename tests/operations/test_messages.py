@@ -81,7 +81,7 @@ def test_text_comes_back_as_it_was_said(session, text):
     )  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------------------------- limits
+# --------------------------------------------------------------------------------------------------------------- limits
 
 
 def test_a_message_may_be_as_long_as_the_settings_allow(session, configured):
@@ -169,7 +169,7 @@ def test_a_session_is_as_long_as_the_settings_allow(session, configured):
     say(session, "three")
 
 
-# --------------------------------------------------------------------------------------------------------------- repeats
+# -------------------------------------------------------------------------------------------------------------- repeats
 
 
 def test_a_repeat_finds_the_first_and_writes_nothing(session):
@@ -245,7 +245,7 @@ def test_a_repeat_of_what_was_withdrawn_is_a_conflict(session):
     assert texts(session) == []
 
 
-# ---------------------------------------------------------------------------------------------------- application events
+# --------------------------------------------------------------------------------------------------- application events
 
 
 def test_an_application_records_events_of_its_own(session):
@@ -265,7 +265,7 @@ def test_the_servers_own_events_are_not_the_applications_to_write(session, name)
     assert list(refusal.value.errors) == ["type"]
 
 
-# --------------------------------------------------------------------------------------------------------------- editing
+# -------------------------------------------------------------------------------------------------------------- editing
 
 
 def test_an_edited_message_keeps_its_place_and_everything_but_its_text(session):
@@ -334,7 +334,7 @@ def test_one_may_be_kept_to_what_the_user_said(session):
     messages.edit(session, 2, "by the server")
 
 
-# ----------------------------------------------------------------------------------------------------------- withdrawing
+# ---------------------------------------------------------------------------------------------------------- withdrawing
 
 
 def test_a_withdrawn_message_leaves_a_tombstone_and_loses_every_version(session):
@@ -444,7 +444,7 @@ def test_a_window_shows_messages_as_they_read_now_and_where_they_stood(session):
     assert ([m.content for m in window.messages], window.truncated) == (["A", "c"], False)
 
 
-# ----------------------------------------------------------------------------------------------------------------- state
+# ---------------------------------------------------------------------------------------------------------------- state
 
 
 def test_a_state_change_is_a_merge_patch_and_an_event(session):

@@ -222,7 +222,7 @@ def test_any_string_is_an_external_id(alice, name):
     assert opening.open(alice, agent="silent", external_id=name).session.pk == session.pk
 
 
-# ----------------------------------------------------------------------------------------------------------- coming back
+# ---------------------------------------------------------------------------------------------------------- coming back
 
 
 def test_opening_a_session_after_idleness_records_the_coming_back(alice):
@@ -332,7 +332,7 @@ def test_a_continuation_reads_its_source_as_it_is_and_not_as_the_caller_last_saw
     assert (texts(new), new.state, new.forked_from_sequence) == (["meanwhile"], {"s": 1}, 3)
 
 
-# ------------------------------------------------------------------------------------------------ histories and limits
+# ------------------------------------------------------------------------------------------------- histories and limits
 
 
 def test_a_session_begins_with_the_history_that_it_is_given(alice):
@@ -399,7 +399,7 @@ def test_finding_a_session_needs_no_room(alice, configured):
     assert opening.open(alice, agent="single").session.pk == session.pk
 
 
-# --------------------------------------------------------------------------------------------------------------- forks
+# ---------------------------------------------------------------------------------------------------------------- forks
 
 
 def test_a_fork_is_the_conversation_and_the_state_as_they_were_at_a_sequence(alice):

@@ -129,7 +129,7 @@ def test_what_an_agent_says_has_neither_its_own_name_nor_its_own_instant_or_plac
         assert found.created_at.year > 2000
 
 
-# ---------------------------------------------------------------------------------------------------------------- failing
+# -------------------------------------------------------------------------------------------------------------- failing
 
 
 def raising(turn):
@@ -311,7 +311,7 @@ def test_whoever_writes_meanwhile_loses_nothing(alice, agent):
     assert asked.reply.sequence == 5
 
 
-# ------------------------------------------------------------------------------------------------- what comes in between
+# ------------------------------------------------------------------------------------------------ what comes in between
 
 
 @pytest.mark.parametrize("respond", [function, raising])
@@ -359,16 +359,23 @@ def test_one_answer_at_a_time_and_a_second_question_is_not_stored(alice, agent):
     assert texts(session) == ["q", "answer"]
 
 
-def dying(turn):
-    raise KeyboardInterrupt
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_process_that_is_told_to_go_leaves_no_answer_that_nobody_writes(alice, agent, stop):
+    def respond(turn):
+        raise stop
 
-
-def test_an_answer_whose_time_is_over_makes_room_for_the_next(alice, agent):
-    agent("asked", dying, time_limit_seconds=60)
+    agent("asked", respond)
     session = make_session(alice, agent="asked")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(stop):
         runs.ask(session, QUESTION)
+    assert Run.objects.get().status == "failed"
+    assert types(session)[-1] == "run.failed"
+
+
+def test_an_answer_whose_time_is_over_makes_room_for_the_next(alice, agent, die):
     agent("asked", function)
+    session = make_session(alice, agent="asked")
+    die(session)
     with pytest.raises(RunInProgress):
         runs.ask(session, Message("user", "again"))
     Run.objects.update(expires_at=session.created_at)
@@ -426,7 +433,7 @@ def test_a_question_is_held_to_the_limits(alice, configured):
     assert not Run.objects.exists()
 
 
-# --------------------------------------------------------------------------------------------------------------- repeats
+# -------------------------------------------------------------------------------------------------------------- repeats
 
 
 def test_a_repeated_question_finds_its_answer_and_asks_nobody(alice):

@@ -59,7 +59,7 @@ def talk(alice):
     return session
 
 
-# ----------------------------------------------------------------------------------------------------------- coming back
+# ---------------------------------------------------------------------------------------------------------- coming back
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -124,7 +124,7 @@ def test_a_page_view_after_idleness_still_keeps_the_session(talk):
     assert fresh(talk).last_activity_at == talk.last_activity_at
 
 
-# ------------------------------------------------------------------------------------------------ heartbeats, page views
+# ----------------------------------------------------------------------------------------------- heartbeats, page views
 
 
 def test_a_heartbeat_is_no_event_and_leaves_created_as_it_is(session):
@@ -150,7 +150,7 @@ def test_a_page_view_of_what_is_over_writes_nothing(talk):
     assert not touch(talk)
 
 
-# ------------------------------------------------------------------------------------------------------------- deadlines
+# ------------------------------------------------------------------------------------------------------------ deadlines
 
 
 @pytest.mark.parametrize("name", ACTIVITY)
@@ -221,7 +221,7 @@ def test_the_sessions_own_timeouts_beat_the_agents_and_those_the_settings(alice,
     assert minutes_left(say(session, "x") and session) == 7
 
 
-# --------------------------------------------------------------------------------------------------------------- renewal
+# -------------------------------------------------------------------------------------------------------------- renewal
 
 
 def test_a_requested_renewal_moves_the_deadline_also_without_automatic_renewal(alice):
@@ -328,7 +328,7 @@ def test_starting_an_answer_moves_the_deadline_past_every_formula(alice, agent):
     assert seen == [120]
 
 
-# ---------------------------------------------------------------------------------------------------------------- expiry
+# --------------------------------------------------------------------------------------------------------------- expiry
 
 
 @pytest.mark.parametrize("name", NEEDS_LIFE)
@@ -431,21 +431,17 @@ def test_a_sweep_takes_sessions_of_different_lengths_together(alice):
     assert len({s.ended_at for s in found}) == 3
 
 
-def test_expiring_says_that_a_running_answer_was_given_up(alice, agent):
-    def never(turn):
-        raise KeyboardInterrupt
-
-    agent("lost", never, time_limit_seconds=1)
-    session = make_session(alice, agent="lost")
-    with pytest.raises(KeyboardInterrupt):
-        runs.ask(session, Message("user", "q"))
+@pytest.mark.parametrize("how", ["sweep", "opening"])
+def test_expiring_says_that_a_running_answer_was_given_up(alice, die, how):
+    session = make_session(alice, agent="single")
+    die(session)
     age(session, hours=1)
-    expiry.expire()
+    expiry.expire() if how == "sweep" else opening.open(alice, agent="single")
     assert types(session)[-2:] == ["run.failed", "session.expired"]
     assert Run.objects.get().status == "failed"
 
 
-# -------------------------------------------------------------------------------------------------------------- warnings
+# ------------------------------------------------------------------------------------------------------------- warnings
 
 
 def test_a_warning_comes_once_a_deadline(talk):
@@ -497,21 +493,15 @@ def test_what_is_expired_or_over_is_not_warned_of(alice):
     assert expiry.warn().count == 0
 
 
-# -------------------------------------------------------------------------------------------------------------- recovery
+# ------------------------------------------------------------------------------------------------------------- recovery
 
 
 @pytest.fixture
-def lost(alice, agent):
+def lost(alice, die):
     """Return sessions whose process died while it answered, an hour ago."""
-
-    def never(turn):
-        raise KeyboardInterrupt
-
-    agent("lost", never, time_limit_seconds=60, timeouts=TimeoutOverrides(mode="lenient"))
-    found = [make_session(alice, agent="lost") for _ in range(2)]
+    found = [make_session(alice, agent="echo", timeout=TimeoutOverrides(mode="lenient")) for _ in range(2)]
     for session in found:
-        with pytest.raises(KeyboardInterrupt):
-            runs.ask(session, Message("user", "q"))
+        die(session)
         age(session, hours=1)
         Run.objects.filter(session=session).update(expires_at=session.last_activity_at)
     return found
@@ -535,13 +525,7 @@ def test_recovery_goes_on_where_a_session_is_deleted_meanwhile(lost, monkeypatch
     assert ChatSession.objects.count() == 1
 
 
-def test_recovery_leaves_answers_that_still_have_time(alice, agent):
-    def never(turn):
-        raise KeyboardInterrupt
-
-    agent("lost", never)
-    session = make_session(alice, agent="lost")
-    with pytest.raises(KeyboardInterrupt):
-        runs.ask(session, Message("user", "q"))
+def test_recovery_leaves_answers_that_still_have_time(alice, die):
+    die(make_session(alice, agent="echo"))
     assert expiry.recover().count == 0
     assert Run.objects.get().status == "running"

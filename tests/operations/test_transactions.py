@@ -88,7 +88,7 @@ def test_signals_come_after_the_commit_and_see_what_was_written(session, heard):
 
 
 def test_a_rollback_announces_nothing(session, heard):
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
+    with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012
         say(session, "one")
         sessions.end(session)
         raise ZeroDivisionError
@@ -108,7 +108,7 @@ def test_a_receiver_that_raises_disturbs_nobody(session, heard):
     assert names(heard) == ["events_appended", "session_ended", "events_appended"]
 
 
-# ---------------------------------------------------------------------------------------------------- a host's own atomic
+# -------------------------------------------------------------------------------------------------- a host's own atomic
 
 
 OPERATIONS = {
@@ -150,7 +150,7 @@ def everything():
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_hosts_rollback_leaves_nothing(talk, name):
     before = everything()
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
+    with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012
         OPERATIONS[name](fresh(talk))
         assert everything() != before
         raise ZeroDivisionError

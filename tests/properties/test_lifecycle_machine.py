@@ -81,7 +81,7 @@ class Sessions(RuleBasedStateMachine):
         transaction.set_rollback(True)
         self.atomic.__exit__(None, None, None)
 
-    # -------------------------------------------------------------------------------------------------------- operations
+    # ------------------------------------------------------------------------------------------------------- operations
 
     @initialize(target=known)
     def begin(self) -> Any:
@@ -246,7 +246,7 @@ class Sessions(RuleBasedStateMachine):
             assert not held
         assert ChatSession.objects.filter(pk__in=[s.pk for s in tree]).count() == (len(tree) if held else 0)
 
-    # --------------------------------------------------------------------------------------------------------- the clock
+    # -------------------------------------------------------------------------------------------------------- the clock
 
     @rule(pk=known, minutes=st.sampled_from([1, 6, 25, 31, 61]))
     def pass_time(self, pk, minutes) -> None:
@@ -264,7 +264,7 @@ class Sessions(RuleBasedStateMachine):
         expiry.warn()
         assert expiry.warn().count == 0
 
-    # ---------------------------------------------------------------------------------------------- what always holds
+    # ------------------------------------------------------------------------------------------------ what always holds
 
     def row(self, pk: int) -> ChatSession:
         """Return a session; of one that is gone (a descendant of what was deleted), one that is there."""

@@ -133,7 +133,7 @@ def test_names_say_nothing_of_the_content(session, alice):
     assert event.label == "message"
 
 
-# ----------------------------------------------------------------------------------------------------- PostgreSQL itself
+# ---------------------------------------------------------------------------------------------------- PostgreSQL itself
 
 
 def run(sql: str, *parameters: object) -> int:
@@ -150,19 +150,15 @@ class TestOnPostgreSQL:
         "sets",
         [
             "content = 'x'", "data = '{}'", "data = '{\"a\": 1}'", "type = 'app.x'", "role = 'assistant'",
-            "sequence = 99", "position = 99", "token_count = 1", "created_at = now()", "external_id = 'x'", "id = 99999",
-            "superseded_by = 3, content = 'x'",
+            "sequence = 99", "position = 99", "token_count = 1", "created_at = now()", "external_id = 'x'",
+            "id = 99999", "superseded_by = 3, content = 'x'",
         ],
     )  # fmt: skip
     def test_no_sql_changes_an_event(self, session, sets):
         before = snapshot()
-        if sets == "data = '{}'":
-            before = before[:]
-            with pytest.raises(Error, match="append-only"):
-                run(f"UPDATE {EVENTS} SET {sets} WHERE session_id = %s AND sequence = 1", session.pk)
-        else:
-            with pytest.raises(Error, match="append-only"):
-                run(f"UPDATE {EVENTS} SET {sets} WHERE session_id = %s AND sequence = 2", session.pk)
+        sequence = 1 if sets == "data = '{}'" else 2
+        with pytest.raises(Error, match="append-only"):
+            run(f"UPDATE {EVENTS} SET {sets} WHERE session_id = %s AND sequence = %s", session.pk, sequence)
         assert snapshot() == before
 
     def test_no_sql_moves_an_event_to_another_session(self, session, other):
@@ -192,14 +188,14 @@ class TestOnPostgreSQL:
 
     def test_no_sql_deletes_a_held_session(self, session):
         privacy.hold(session)
-        with pytest.raises(Error, match="legal hold"), transaction.atomic():
+        with pytest.raises(Error, match="legal hold"), transaction.atomic():  # noqa: PT012
             run(f"DELETE FROM {EVENTS} WHERE session_id = %s", session.pk)
             run("DELETE FROM chat_sessions_chatsession WHERE id = %s", session.pk)
         assert session.events.count() == 4
 
     def test_even_the_private_door_leaves_the_skeleton(self, session):
         for sets in ("sequence = 99", "type = 'app.x'", "created_at = now()"):
-            with pytest.raises(Error, match="skeleton"), transaction.atomic():
+            with pytest.raises(Error, match="skeleton"), transaction.atomic():  # noqa: PT012
                 run("SELECT set_config('chat_sessions.erasing', 'on', true)")
                 run(f"UPDATE {EVENTS} SET {sets} WHERE session_id = %s AND sequence = 2", session.pk)
 

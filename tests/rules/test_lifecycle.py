@@ -72,7 +72,7 @@ def test_what_is_live_is_not_refused(status):
     lifecycle.check_live(status, NOON, NOON - timedelta(microseconds=1))
 
 
-# --------------------------------------------------------------------------------------------------------- the folding
+# ---------------------------------------------------------------------------------------------------------- the folding
 
 
 def test_an_opening_says_everything_that_it_began_with():

@@ -119,7 +119,7 @@ def test_what_the_nearest_tier_says_is_what_is_in_force(tiers, own):
     assert own.as_dict().items() <= {name: getattr(merged, name) for name in own.as_dict()}.items()
 
 
-# --------------------------------------------------------------------------------------------------------- the bounds
+# ----------------------------------------------------------------------------------------------------------- the bounds
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_bounds_are_what_the_settings_say():
     assert refusal.value.max_minutes == 10
 
 
-# -------------------------------------------------------------------------------------------------------- the deadline
+# --------------------------------------------------------------------------------------------------------- the deadline
 
 
 def test_a_partial_change_keeps_what_is_not_given_and_none_inherits():
