@@ -17,7 +17,7 @@ from ..fields import hide
 from ..models import EXTERNAL_ID_LENGTH, ChatSession
 from ..operations import limits, messages, runs, writing
 from ..rules import concurrency
-from . import serializers
+from . import queries, serializers
 from .base import ChatViewSet, passed
 from .permissions import WRITE_ANY_ROLE, may, may_write
 from .representation import message_object, run_object
@@ -32,7 +32,7 @@ class MessageViewSet(ChatViewSet):
     def list(self, request: Request, session: str) -> Response:
         """Return a page of the conversation, oldest first; without a cursor the latest."""
         found = self.see(session)
-        page = transcripts.messages(found, **self.query(serializers.PageQuery))
+        page = transcripts.messages(found, **self.query(queries.PageQuery))
         return passed(page.body("messages"), found)
 
     def create(self, request: Request, session: str) -> Response:
@@ -124,7 +124,7 @@ class EventViewSet(ChatViewSet):
     def list(self, request: Request, session: str) -> Response:
         """Return a page of the log, oldest first; with ``wait`` held until there is something after ``after``."""
         found = self.see(session)
-        query = self.query(serializers.EventsQuery)
+        query = self.query(queries.EventsQuery)
         wait, kind = query.pop("wait"), query.pop("type", None)
         types = (hide(kind),) if kind else ()
         if wait and "after" not in query:

@@ -1,24 +1,16 @@
-"""What bodies and query strings may say. Unknown fields are refused, types are strict, and strings stay as sent."""
+"""What bodies may say. Unknown fields are refused, types are strict, and strings stay as sent."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from .. import lookups
 from ..agents import Message
-from ..choices import Delivery, Role, Status, TimeoutMode
-from ..exceptions import SessionNotFound
-from ..lookups import Filters, Position
+from ..choices import Delivery, Role, TimeoutMode
 from ..models import EXTERNAL_ID_LENGTH, NAME_LENGTH, REASON_LENGTH, TITLE_LENGTH
 from ..operations import limits
 from ..rules.timeouts import TimeoutOverrides
@@ -26,9 +18,6 @@ from ..rules.timeouts import TimeoutOverrides
 #: Tags of a session, and parts of a message.
 TAGS = 50
 PARTS = 256
-
-#: Longer patterns are too complex for SQLite's LIKE, however they are hidden.
-SEARCH_LENGTH = 1000
 
 
 class Text(serializers.Field):  # type: ignore[type-arg]
@@ -109,6 +98,16 @@ class Object(serializers.Field):  # type: ignore[type-arg]
         return value
 
 
+class Few(serializers.ListField):
+    """A list whose length is looked at before its items, of which a body has room for a million."""
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        """Check a value."""
+        if isinstance(data, list) and self.max_length is not None and len(data) > self.max_length:
+            raise ValidationError([_("Ensure this field has no more than {most} items.").format(most=self.max_length)])
+        return list(super().to_internal_value(data))
+
+
 class PublicId(Text):
     """The public id of a session; whether it is one, the look-up finds out."""
 
@@ -150,7 +149,7 @@ class MessageFields(Strict):
     """What a message says."""
 
     content = Text(required=False)
-    parts = serializers.ListField(child=Object(), required=False, max_length=PARTS)
+    parts = Few(child=Object(), required=False, max_length=PARTS)
     role = Choice(choices=Role.choices, required=False)
     external_id = Text(required=False, allow_null=True, allow_blank=False, max_length=EXTERNAL_ID_LENGTH)
     metadata = Object(required=False)
@@ -216,21 +215,11 @@ class EditBody(Strict):
     content = Text(allow_blank=False)
 
 
-class Tags(serializers.ListField):
-    """Some short strings."""
-
-    child = Text(max_length=NAME_LENGTH, allow_blank=False)
-
-    def __init__(self, **options: Any) -> None:
-        """Limit their number."""
-        super().__init__(max_length=TAGS, **options)
-
-
 class ChangeBody(Strict):
     """What an owner may always change."""
 
     title = Text(required=False, max_length=TITLE_LENGTH)
-    tags = Tags(required=False)
+    tags = Few(child=Text(max_length=NAME_LENGTH, allow_blank=False), required=False, max_length=TAGS)
     metadata = Object(required=False)
 
 
@@ -301,117 +290,3 @@ class EventBody(Strict):
 
 class NoBody(Strict):
     """Nothing."""
-
-
-class Number(serializers.IntegerField):
-    """An integer of a query string, in plain digits."""
-
-    def to_internal_value(self, data: Any) -> int:
-        """Check a value."""
-        if not re.fullmatch("-?[0-9]{1,40}", str(data)):
-            self.fail("invalid")
-        return int(super().to_internal_value(data))
-
-
-class Seconds(serializers.FloatField):
-    """A duration of a query string, in plain digits."""
-
-    def to_internal_value(self, data: Any) -> float:
-        """Check a value."""
-        if not re.fullmatch(r"-?[0-9]{1,40}(\.[0-9]{0,40})?", str(data)):
-            self.fail("invalid")
-        return float(super().to_internal_value(data))
-
-
-class Query(serializers.Serializer):  # type: ignore[type-arg]
-    """A query string; what it does not know is ignored."""
-
-
-class PageQuery(Query):
-    """A page by sequences."""
-
-    before = Number(required=False, min_value=0, max_value=2**63 - 1)
-    after = Number(required=False, min_value=0, max_value=2**63 - 1)
-    limit = Number(required=False, min_value=1, max_value=100, default=50)
-
-
-class EventsQuery(PageQuery):
-    """A page of events, perhaps waited for."""
-
-    type = Text(required=False)
-    wait = Seconds(required=False, min_value=0, max_value=30, default=0)
-
-
-class ListQuery(Query):
-    """A page of sessions."""
-
-    status = serializers.ChoiceField(choices=Status.choices, required=False)
-    agent = Text(required=False)
-    application = Text(required=False)
-    tag = Text(required=False)
-    parent = Text(required=False)  # type: ignore[assignment]
-    external_id = Text(required=False)
-    created_after = serializers.DateTimeField(required=False, default_timezone=UTC)
-    created_before = serializers.DateTimeField(required=False, default_timezone=UTC)
-    search = Text(required=False, max_length=SEARCH_LENGTH)
-    limit = Number(required=False, min_value=1, max_value=100, default=20)
-    cursor = Text(required=False)
-    owner = Text(required=False)
-
-    def validate_cursor(self, text: str) -> Position:
-        """Read a cursor that a page gave."""
-        try:
-            instant, uuid = base64.urlsafe_b64decode(text.encode("ascii")).decode("ascii").split("|")
-            return Position(datetime.fromisoformat(instant).astimezone(UTC), UUID(uuid))
-        except (ValueError, binascii.Error, OverflowError) as error:
-            raise ValidationError([_("Not a cursor that a page gave.")]) from error
-
-
-class ChildrenQuery(Query):
-    """A page of children."""
-
-    limit = Number(required=False, min_value=1, max_value=100, default=20)
-    cursor = Text(required=False)
-
-    validate_cursor = ListQuery.validate_cursor
-
-
-def cursor(position: Position) -> str:
-    """Return the opaque cursor of a place in a list."""
-    text = f"{position.last_activity_at.isoformat()}|{position.uuid}"
-    return base64.urlsafe_b64encode(text.encode()).decode()
-
-
-def filters(data: Mapping[str, Any]) -> Filters | None:
-    """Return what a list is narrowed to; None where nothing can match."""
-    names = ("status", "agent", "application", "tag", "external_id", "created_after", "created_before", "search")
-    given = {name: data[name] for name in names if name in data}
-    if "search" in given and not given["search"]:
-        del given["search"]
-    if "parent" in data:
-        try:
-            given["parent"] = lookups.parsed(data["parent"])
-        except SessionNotFound:
-            return None
-    return Filters(**given)
-
-
-class WindowQuery(Query):
-    """How large a window."""
-
-    max_messages = Number(required=False, min_value=1, max_value=1000)
-    max_tokens = Number(required=False, min_value=1, max_value=10_000_000)
-
-
-class SummaryQuery(Query):
-    """Whether to count the whole tree."""
-
-    tree = serializers.BooleanField(required=False, default=False)
-
-
-class ExportQuery(Query):
-    """In which format. The name is the contract's: ``as``."""
-
-    def get_fields(self) -> dict[str, Any]:
-        """Name a field with a reserved word."""
-        return {"as": serializers.ChoiceField(choices=["json", "jsonl", "markdown"], required=False, default="json")}

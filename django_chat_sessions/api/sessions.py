@@ -17,7 +17,7 @@ from ..exceptions import InvalidRequest, PermissionRefused
 from ..models import ChatSession
 from ..operations import figures, limits, messages, opening, sessions
 from ..rules import lifecycle
-from . import exports, serializers
+from . import exports, queries, serializers
 from .base import ChatViewSet, etag, listed
 from .formats import JSONRenderer, LinesRenderer, MarkdownRenderer, ProblemRenderer
 from .permissions import check_may_list, may_write
@@ -29,9 +29,9 @@ class SessionViewSet(ChatViewSet):
 
     def list(self, request: Request) -> Response:
         """List the caller's sessions, latest activity first."""
-        query = self.query(serializers.ListQuery)
+        query = self.query(queries.ListQuery)
         user, everybody = self._listed_for(query.get("owner"))
-        narrowed = serializers.filters(query)
+        narrowed = queries.filters(query)
         if narrowed is None or (user is None and not everybody):
             return listed([], None)
         page = lookups.latest(user, narrowed, limit=query["limit"], after=query.get("cursor"), everybody=everybody)
@@ -148,14 +148,14 @@ class SessionViewSet(ChatViewSet):
     def children(self, request: Request, session: str) -> Response:
         """List the sessions right below one."""
         found = self.see(session)
-        query = self.query(serializers.ChildrenQuery)
+        query = self.query(queries.ChildrenQuery)
         narrowed = lookups.Filters(parent=found.uuid)
         return _page(lookups.latest(request.user, narrowed, limit=query["limit"], after=query.get("cursor")))
 
     def summary(self, request: Request, session: str) -> Response:
         """Return the figures of a session, or of the tree below it."""
         found = self.see(session)
-        query = self.query(serializers.SummaryQuery)
+        query = self.query(queries.SummaryQuery)
         return Response(asdict(figures.summarize(found, tree=query["tree"])))
 
     def state(self, request: Request, session: str) -> Response:
@@ -174,7 +174,7 @@ class SessionViewSet(ChatViewSet):
     def window(self, request: Request, session: str) -> Response:
         """Return what a model would see of a session."""
         found = self.see(session)
-        return Response(_context(messages.window(found, **self.query(serializers.WindowQuery))))
+        return Response(_context(messages.window(found, **self.query(queries.WindowQuery))))
 
 
 class ExportViewSet(ChatViewSet):
@@ -185,7 +185,7 @@ class ExportViewSet(ChatViewSet):
     def retrieve(self, request: Request, session: str) -> HttpResponse:
         """Return a session as JSON, as lines of JSON or as Markdown."""
         found = self.see(session)
-        kind = self.query(serializers.ExportQuery)["as"]
+        kind = self.query(queries.ExportQuery)["as"]
         content, content_type = exports.FORMATS[kind](found, self.now)
         response = HttpResponse(content, content_type=content_type)
         response["Content-Disposition"] = f'attachment; filename="{found.uuid}.{exports.ENDINGS[kind]}"'
@@ -195,7 +195,7 @@ class ExportViewSet(ChatViewSet):
 
 def _page(page: lookups.Listed) -> Response:
     results = [session_object(session, page.now) for session in page.sessions]
-    return listed(results, None if page.next is None else serializers.cursor(page.next))
+    return listed(results, None if page.next is None else queries.cursor(page.next))
 
 
 def _state(session: ChatSession) -> Response:

@@ -8,19 +8,20 @@ from datetime import datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError, connections, router
+from django.db import IntegrityError, router
 
 from .. import agents, conf, dialects, log, signals
 from ..agents import Message
 from ..choices import LIVE, EventType, Strategy
-from ..exceptions import InvalidRequest, SessionLimitReached, SessionNotFound
+from ..exceptions import InvalidRequest, SessionNotFound
 from ..models import ChatSession, SessionEvent
 from ..rules import concurrency, lifecycle, timeouts
 from ..rules.concurrency import ANY, Client
 from ..rules.timeouts import TimeoutOverrides
-from . import limits, writing
+from . import limits, places, writing
 from . import messages as conversation
 from .expiry import record_expiry
+from .places import Opening
 
 #: Attempts to open where others open the same at the same instant; each failed one found a winner.
 ATTEMPTS = 5
@@ -32,29 +33,6 @@ class Opened:
 
     session: ChatSession
     created: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What is asked of a new session."""
-
-    owner: Any
-    agent: str
-    application: str = ""
-    external_id: str | None = None
-    title: str = ""
-    tags: Sequence[str] = ()
-    metadata: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    state: Mapping[str, Any]
-    timeout: TimeoutOverrides
-    parent: ChatSession | None = None
-    source: ChatSession | None = None
-    source_sequence: int | None = None
-    entries: Sequence[log.Entry] = ()
-    strategy: str
-    client: str | None = None
-    slot: str | None = None
 
 
 def open(  # noqa: A001, PLR0913 - the field's word, and its fields
@@ -186,15 +164,15 @@ def _open(wanted: Opening, *, client: Client, using: str) -> Opened:
 
 def _attempt(wanted: Opening, *, client: Client, using: str) -> Opened:
     with log.begin(using):
-        rows = _lock(wanted, using)
+        rows = places.lock(wanted, using)
         now = dialects.now(using)
         if wanted.parent is not None:
-            wanted = replace(wanted, parent=_live_parent(rows[wanted.parent.pk], now, using))
+            wanted = replace(wanted, parent=places.live_parent(rows[wanted.parent.pk], now, using))
         found = _find(wanted, now, using)
         if found is not None:
-            _check_same(found, wanted)
+            places.check_same(found, wanted)
             return Opened(come_back(found, client=client), created=False)
-        _check_room(wanted, now, using)
+        places.check_room(wanted, now, using)
         return Opened(create(wanted, now, using), created=True)
 
 
@@ -235,59 +213,6 @@ def take_control(draft: writing.Draft, client: Client) -> None:
     session = draft.session
     if concurrency.takes_control(session.strategy, session.client, client):
         draft.record(EventType.SESSION_SUPERSEDED, {"client": client, "previous_client": session.client})
-
-
-def _lock(wanted: Opening, using: str) -> dict[int, ChatSession]:
-    """Lock the sessions that the new one will point at, by their keys.
-
-    From the oldest to the youngest, as ending and deleting a tree lock it too: the foreign key to the root takes a
-    lock on it when the transaction commits, and would wait for somebody who waits for the parent.
-
-    Raises:
-        SessionNotFound: one is gone, or somebody else's.
-    """
-    above = [session for session in (wanted.parent, wanted.source) if session is not None]
-    keys = {session.pk for session in above}
-    keys |= {wanted.parent.root_id} if wanted.parent is not None and wanted.parent.root_id else set()
-    if not keys:
-        return {}
-    rows = ChatSession.objects.using(using).filter(pk__in=keys, owner=wanted.owner).order_by("pk")
-    if dialects.is_postgresql(using):
-        rows = rows.select_for_update(of=("self",))
-    found = {row.pk: row for row in rows}
-    if any(session.pk not in found for session in above):
-        raise SessionNotFound
-    return found
-
-
-def _live_parent(parent: ChatSession, now: datetime, using: str) -> ChatSession:
-    lifecycle.check_live(parent.status, parent.expires_at, now)
-    depth, above = 2, parent.parent_id
-    while above is not None:
-        depth += 1
-        above = ChatSession.objects.using(using).values_list("parent_id", flat=True).get(pk=above)
-    if depth > conf.get().MAX_DEPTH:
-        raise InvalidRequest({"parent": [f"Sessions may be nested {conf.get().MAX_DEPTH} deep."]})
-    return parent
-
-
-def _check_same(found: ChatSession, wanted: Opening) -> None:
-    """Refuse to give another session for one that had to be new; the same request again is given what it made."""
-    asked = (wanted.parent and wanted.parent.pk, wanted.source and wanted.source.pk)
-    if any(asked) and asked != (found.parent_id, found.forked_from_id):
-        raise InvalidRequest({"external_id": ["Another live session has this external_id."]})
-
-
-def _check_room(wanted: Opening, now: datetime, using: str) -> None:
-    limit = conf.get().MAX_LIVE_SESSIONS
-    if limit is None or wanted.owner is None:
-        return
-    if dialects.is_postgresql(using):
-        with connections[using].cursor() as cursor:
-            key = f"chat_sessions.owner:{wanted.owner.pk}"
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key])
-    if ChatSession.objects.using(using).filter(owner=wanted.owner).live(now).count() >= limit:
-        raise SessionLimitReached(f"You have {limit} live sessions, as many as the settings allow.", limit=limit)
 
 
 def create(wanted: Opening, now: datetime, using: str) -> ChatSession:
@@ -393,7 +318,7 @@ def fork(
             client=source.client if client is ANY or source.strategy not in concurrency.NEEDS_CLIENT else client,
         )
         now = dialects.now(using)
-        _check_room(wanted, now, using)
+        places.check_room(wanted, now, using)
         return create(wanted, now, using)
 
 
@@ -403,9 +328,9 @@ def state_at(session: ChatSession, at: int) -> dict[str, Any]:
         return dict(session.state)
     types = (EventType.SESSION_CREATED, EventType.STATE_CHANGED)
     events = SessionEvent.objects.using(writing.alias(session)).filter(session=session, sequence__lte=at)
-    events = events.filter(type__in=types).order_by("sequence").values_list("type", "data")
+    rows = events.filter(type__in=types).order_by("sequence").values_list("type", "data")
     start = lifecycle.Projection(status=LIVE[0])
-    return lifecycle.fold((lifecycle.Event(type_, data) for type_, data in events), start).state
+    return lifecycle.fold((lifecycle.Event(type_, data) for type_, data in rows), start).state
 
 
 # Thin twins for async code; the synchronous functions are the truth.

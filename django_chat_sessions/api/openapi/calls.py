@@ -7,7 +7,7 @@ from typing import Any
 
 from ...choices import Status
 from ...models import EXTERNAL_ID_LENGTH, NAME_LENGTH
-from ..serializers import SEARCH_LENGTH
+from ..queries import SEARCH_LENGTH
 from .schemas import BOOLEAN, INSTANT, TEXT, Schema, one_of, ref, text
 
 JSON = "application/json"

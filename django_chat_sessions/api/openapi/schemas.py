@@ -11,7 +11,7 @@ from ... import conf
 from ...choices import Delivery, Role, RunStatus, Status, Strategy, TimeoutMode
 from ...models import EXTERNAL_ID_LENGTH, NAME_LENGTH, REASON_LENGTH, TITLE_LENGTH
 from ..errors import FRAMEWORK, TABLE
-from ..serializers import TAGS
+from ..serializers import PARTS, TAGS
 
 Schema = dict[str, Any]
 
@@ -275,7 +275,7 @@ def _part() -> Schema:
 def _message_fields() -> Schema:
     return {
         "content": text(conf.get().MAX_MESSAGE_LENGTH),
-        "parts": array(ref("ChatPart")),
+        "parts": array(ref("ChatPart"), maxItems=PARTS),
         "role": {**one_of(Role.values), "description": "Others than user need a permission."},
         "external_id": nullable(text(EXTERNAL_ID_LENGTH, least=1)),
         "metadata": ANY_OBJECT,
