@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from django_chat_sessions.models import ChatSession
+
 MOUNT = "/api/chat/"
 
 
@@ -70,6 +72,11 @@ def problem(response: Any, status: int, code: str) -> dict[str, Any]:
     assert (body["status"], body["code"]) == (status, code), body
     assert all(body[name] for name in ("type", "title", "detail"))
     return body
+
+
+def row(session: dict[str, Any]) -> ChatSession:
+    """Return the row of a session that the API answered."""
+    return ChatSession.objects.get(uuid=session["id"])
 
 
 @pytest.fixture

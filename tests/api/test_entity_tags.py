@@ -6,8 +6,7 @@ import pytest
 
 from django_chat_sessions.testing import age
 
-from .conftest import problem
-from .test_messages import row
+from .conftest import problem, row
 
 pytestmark = pytest.mark.django_db
 

@@ -9,8 +9,7 @@ from django.utils import timezone
 
 from django_chat_sessions.testing import age, make_session, say
 
-from .conftest import problem
-from .test_messages import row
+from .conftest import problem, row
 
 pytestmark = pytest.mark.django_db
 

@@ -20,7 +20,8 @@ from django_chat_sessions import checks, choices, conf, schedule, signals, testi
 from django_chat_sessions.agents import Agent, Message, RequestContext, Turn
 from django_chat_sessions.api import errors, representation
 from django_chat_sessions.api.base import NowhereViewSet
-from django_chat_sessions.api.serializers import ChangeBody, ListQuery, OpenBody
+from django_chat_sessions.api.queries import ListQuery
+from django_chat_sessions.api.serializers import ChangeBody, OpenBody
 from django_chat_sessions.api.urls import urlpatterns
 from django_chat_sessions.management.commands.chat_sessions import Command
 from django_chat_sessions.models import ChatSession, Run
