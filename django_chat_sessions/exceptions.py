@@ -17,12 +17,22 @@ class ChatSessionError(Exception):
         super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
         self.data: dict[str, Any] = data
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process, a Celery worker's parent say, have the error whole."""
+        return _again, (type(self), str(self), self.data)
+
     def __getattr__(self, name: str) -> Any:
         """Give what the raiser attached."""
         try:
             return self.__dict__["data"][name]
         except KeyError:
             raise AttributeError(name) from None
+
+
+def _again(kind: type[ChatSessionError], message: str, data: dict[str, Any]) -> ChatSessionError:
+    error = kind.__new__(kind)
+    ChatSessionError.__init__(error, message, **data)
+    return error
 
 
 class InvalidRequest(ChatSessionError):

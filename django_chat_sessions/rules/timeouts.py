@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..choices import TimeoutMode
-from ..exceptions import InvalidTimeout
+from ..exceptions import InvalidRequest, InvalidTimeout
 
 #: Built in, under the global settings: a day's half.
 DEFAULT_MAX_DURATION_MINUTES = 720
@@ -104,6 +104,8 @@ def overlay(*tiers: TimeoutOverrides) -> TimeoutPolicy:
 def _expand(tier: TimeoutOverrides) -> dict[str, int]:
     if tier.mode is None:
         return {}
+    if tier.mode not in MODES:
+        raise InvalidRequest({"mode": [f"The modes are {', '.join(MODES)}."]})
     mode = MODES[tier.mode]
     expanded = {name: getattr(mode, name) for name in ("timeout_minutes", "warning_threshold_minutes")}
     if mode.max_duration_minutes is not None:
