@@ -11,7 +11,7 @@ from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A
 from django_chat_sessions import agents, conf
 from django_chat_sessions.agents import Agent
 from django_chat_sessions.choices import Strategy
-from django_chat_sessions.exceptions import InvalidTimeout
+from django_chat_sessions.exceptions import InvalidRequest, InvalidTimeout
 from django_chat_sessions.models import NAME_LENGTH
 from django_chat_sessions.rules import timeouts
 
@@ -53,7 +53,7 @@ def check_agents_timeouts(**_: Any) -> list[CheckMessage]:
         try:
             # Its own tier last: what it says itself, and contradicts, must not give way silently.
             timeouts.check(timeouts.merge(settings.timeouts, agent.timeouts), settings.bounds)
-        except (InvalidTimeout, AttributeError, KeyError, TypeError) as error:
+        except (InvalidRequest, InvalidTimeout, AttributeError, TypeError) as error:
             hint = "Change its `timeouts`, or the bounds in CHAT_SESSIONS."
             text = f"The timeouts of the agent {name!r}: {error}"
             problems.append(Error(text, hint=hint, id="chat_sessions.E008"))
