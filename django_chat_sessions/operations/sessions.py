@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from asgiref.sync import sync_to_async
 
@@ -159,6 +160,18 @@ def change(
     return session
 
 
+def rotate(session: ChatSession) -> ChatSession:
+    """Give a session, live or over, another public id: whoever has the old one has nothing any more.
+
+    For an id that got into the wrong hands, in a link or a log file. Everything else stays as it is.
+    """
+    with writing.writing(session, live=False) as draft:
+        draft.columns["uuid"] = uuid4()
+        draft.record(EventType.SESSION_CHANGED, {"public_id": "rotated"})
+    session.__dict__.pop("root_uuid", None)  # at the top it is its own
+    return session
+
+
 def change_state(
     session: ChatSession, patch: Mapping[str, Any], *, client: Client = ANY, expected_sequence: int | None = None
 ) -> ChatSession:
@@ -274,6 +287,7 @@ aheartbeat = sync_to_async(heartbeat)
 arenew = sync_to_async(renew)
 achange_timeout = sync_to_async(change_timeout)
 achange = sync_to_async(change)
+arotate = sync_to_async(rotate)
 achange_state = sync_to_async(change_state)
 aend = sync_to_async(end)
 afail = sync_to_async(fail)
