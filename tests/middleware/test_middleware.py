@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
@@ -186,7 +185,7 @@ def test_a_foreign_header_does_not_fall_back_to_the_cookie(browser, alice, bob):
     assert browser.seen() is None
 
 
-@pytest.mark.parametrize("text", ["", "x", "1", "a" * 4000, "../etc", "é", str(uuid4())])
+@pytest.mark.parametrize("text", ["", "x", "1", "a" * 4000, "../etc", "é", "2f0c9b0e-5d0f-4a53-9b7e-6c1c7f3f6f10"])
 @pytest.mark.parametrize("by", ["header", "cookie"])
 def test_what_is_no_id_of_a_session_names_none(browser, text, by):
     if by == "header" and not text.isascii():
