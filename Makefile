@@ -15,6 +15,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8000
 ARGS   ?=
+PYTEST := -m pytest -n 2 --dist loadfile
 
 # Named so that a demo under way does not notice what is exported for tests, and the other way round.
 export PORT
@@ -64,12 +65,12 @@ clean-demo:
 .PHONY: test
 test: $(VENV)/.installed-test
 	@echo "== The suite on SQLite =="
-	@TEST_DATABASE=sqlite $(BIN)/python -m pytest $(ARGS)
+	@TEST_DATABASE=sqlite $(BIN)/python $(PYTEST) $(ARGS)
 	@echo "== The suite on PostgreSQL, embedded =="
-	@TEST_DATABASE=postgres $(BIN)/python -m pytest $(ARGS)
+	@TEST_DATABASE=postgres $(BIN)/python $(PYTEST) $(ARGS)
 ifneq ($(strip $(DATABASE_URL)),)
 	@echo "== The suite on DATABASE_URL =="
-	@TEST_DATABASE=url $(BIN)/python -m pytest $(ARGS)
+	@TEST_DATABASE=url $(BIN)/python $(PYTEST) $(ARGS)
 endif
 
 # The Pythons and Djangos of tox.ini, without what `make test` alone covers: the browser and the slow ones.

@@ -122,6 +122,7 @@ def append(
         limit=settings.MAX_MESSAGES,
         bound=client is not ANY,
         expected=expected_sequence is not None,
+        alone=not connections[using].in_atomic_block,
     )
     parameters = {
         "id": session.pk,

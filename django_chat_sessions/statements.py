@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, transaction
+from django.db import DataError, connections, transaction
 from django.utils import timezone
 
 from . import conf, dialects
@@ -36,6 +36,11 @@ _INSERT = (
     " superseded_by, token_count, created_at)"
 )
 
+
+#: Undoes a statement of PostgreSQL that waited for the row's lock, by an error that nothing else here can make.
+#: The conditions are evaluated before such a wait, and again after it only where the row was changed meanwhile: a
+#: session whose deadline passed during the wait would take the message. To lock the row first costs an append a fifth.
+_WAITED = "1 / (CASE WHEN clock_timestamp() > {row}.last_activity_at + interval '100 milliseconds' THEN 0 ELSE 1 END)"
 
 #: A column of both tables.
 _TOKENS = "token_count"
@@ -75,9 +80,15 @@ class Append:
 
     def _fetch(self, connection: Any, parameters: dict[str, Any]) -> Sequence[Any] | None:
         with connection.cursor() as cursor:
-            cursor.execute(self.sql, parameters)
+            try:
+                cursor.execute(self.sql, parameters)
+            except DataError:
+                # It waited for the row (``_WAITED``); whoever asks again under the lock learns how things stand now.
+                if connection.in_atomic_block:
+                    raise
+                return None
             row = cursor.fetchone()
-        return row and [*row[:_COUNTERS], *map(dialects.from_microseconds, row[_COUNTERS:])]
+        return row and [*row[:_COUNTERS], *map(dialects.from_microseconds, row[_COUNTERS : len(MOVED)])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,7 @@ def append(
     limit: int | None,
     bound: bool,
     expected: bool,
+    alone: bool,
 ) -> Append | SQLiteAppend:
     """Build the append for a database, the settings in force and the shapes of the events; of none, activity alone.
 
@@ -160,6 +172,7 @@ def append(
         limit: messages a session.
         bound: whether a client must be in control.
         expected: whether the last sequence is given.
+        alone: whether it is a transaction by itself, and may undo itself without spoiling another.
     """
     dialect = dialects.of(using)
     messages = sum(is_message for is_message, _ in shapes)
@@ -174,9 +187,10 @@ def append(
     if not dialect.now:
         return SQLiteAppend(update_session(sets, where, ", ".join(MOVED)), _insert_sqlite(shapes) if shapes else "")
     if not shapes:
-        return Append(update_session(sets, where, _returning("s")))
+        return Append(update_session(sets, where, _returning("s", alone=alone)))
+    returned = _returning("s", alone=alone)
     update = update_session(sets, where, "s.id, " + ", ".join(f"s.{name}" for name in MOVED))
-    return Append(f"WITH s AS ({update}), added AS ({_insert_postgresql(shapes)}) SELECT {_returning('s')} FROM s")
+    return Append(f"WITH s AS ({update}), added AS ({_insert_postgresql(shapes)}) SELECT {returned} FROM s")
 
 
 def _counts(shapes: tuple[Shape, ...], messages: int) -> dict[str, str]:
@@ -191,9 +205,10 @@ def _counts(shapes: tuple[Shape, ...], messages: int) -> dict[str, str]:
     return counts
 
 
-def _returning(row: str) -> str:
+def _returning(row: str, *, alone: bool) -> str:
     names = [f"{row}.{name}" for name in MOVED]
-    return ", ".join([*names[:_COUNTERS], *map(dialects.microseconds, names[_COUNTERS:])])
+    guard = [_WAITED.format(row=row)] if alone else []
+    return ", ".join([*names[:_COUNTERS], *map(dialects.microseconds, names[_COUNTERS:]), *guard])
 
 
 def update_session(sets: Mapping[str, str], where: Sequence[str], returning: str) -> str:

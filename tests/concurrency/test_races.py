@@ -9,7 +9,6 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
-from django.db import connection
 
 from django_chat_sessions import dialects, log
 from django_chat_sessions.agents import Message
@@ -284,12 +283,9 @@ def test_a_write_that_races_an_expiry_lands_before_it_or_is_refused(alice):
     assert landed
 
 
-def test_a_write_that_waited_past_the_deadline_is_refused(alice, transactions, request):
+def test_a_write_that_waited_past_the_deadline_is_refused(alice, transactions):
     if transactions == "deferred":
         pytest.skip("the instant is read before the lock; a system check asks for IMMEDIATE")
-    if connection.vendor == "postgresql":
-        why = "the statement's clock is read before it waits for the row; its own instants are before the deadline"
-        request.applymarker(pytest.mark.xfail(reason=why))
     session = make_session(alice, agent="silent")
     soon = dialects.now("default") + timedelta(milliseconds=300)
     ChatSession.objects.filter(pk=session.pk).update(expires_at=soon)
