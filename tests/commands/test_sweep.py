@@ -55,6 +55,7 @@ def test_impossible_arguments_are_refused(arguments):
         sweep(*arguments)
 
 
+@pytest.mark.django_db
 def test_a_database_that_is_away_for_a_while_does_not_end_a_loop(monkeypatch):
     command, rounds = module.Command(stdout=StringIO(), stderr=StringIO()), []
 
