@@ -13,8 +13,10 @@ from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 
-#: How deep a body may be nested; no client needs it deeper, and databases have limits of their own.
-MAX_DEPTH = 100
+from ..operations import limits
+
+#: How deep a body may be nested: its own object is one level of what a value of it may have.
+MAX_DEPTH = limits.MAX_NESTING
 
 TOO_DEEP = f"The JSON is nested deeper than {MAX_DEPTH}."
 
@@ -54,11 +56,12 @@ class JSONParser(BaseParser):
         """
         try:
             value = json.loads(_text(stream, parser_context or {}), parse_constant=_refuse, parse_float=_finite)
-            check_depth(value)
         except RecursionError as error:
             raise ParseError(TOO_DEEP) from error
         except ValueError as error:
             raise ParseError(f"Malformed JSON: {error}") from error
+        if limits.is_nested(value, MAX_DEPTH):
+            raise ParseError(f"Malformed JSON: {TOO_DEEP}")
         return value
 
 
@@ -99,22 +102,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text} is too large a number")
     return number
-
-
-def check_depth(value: Any) -> None:
-    """Refuse a value that is nested too deep, without recursion of its own."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [inner for item in level for inner in _inside(item)]
-        if not level:
-            return
-    raise ValueError(TOO_DEEP)
-
-
-def _inside(item: Any) -> Any:
-    if isinstance(item, dict):
-        return item.values()
-    return item if isinstance(item, list) else ()
 
 
 class JSONRenderer(BaseRenderer):

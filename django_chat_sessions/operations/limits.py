@@ -55,17 +55,23 @@ def check_json(name: str, value: Mapping[str, Any], limit: int | None = None) ->
 
 
 def check_nesting(name: str, value: object) -> None:
-    """Refuse JSON that is nested too deep, without a recursion of its own.
+    """Refuse JSON that is nested too deep.
 
     Raises:
         InvalidRequest: with the limit.
     """
+    if is_nested(value, MAX_NESTING + 1):
+        raise InvalidRequest({name: [f"This is nested deeper than {MAX_NESTING}."]})
+
+
+def is_nested(value: object, levels: int) -> bool:
+    """Tell whether JSON has values below that many levels, without a recursion of its own."""
     level = [value]
-    for _ in range(MAX_NESTING + 1):
+    for _ in range(levels):
         level = [inner for outer in level for inner in _inside(outer)]
         if not level:
-            return
-    raise InvalidRequest({name: [f"This is nested deeper than {MAX_NESTING}."]})
+            return False
+    return True
 
 
 def _inside(value: object) -> Iterable[object]:
