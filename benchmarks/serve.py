@@ -9,8 +9,11 @@ from django.core.asgi import get_asgi_application
 
 
 def asgi_application() -> Any:
-    """Return the application."""
-    return get_asgi_application()
+    """Return the application, which drains its process when it is told to stop."""
+    application = get_asgi_application()
+    from django_chat_sessions.asgi import with_lifespan
+
+    return with_lifespan(application)
 
 
 def main(port: int) -> None:

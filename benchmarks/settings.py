@@ -19,6 +19,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "rest_framework.authtoken",
     "django_chat_sessions",
+    "benchmarks",
 ]
 
 PREPARED = {"server_side_binding": True, "prepare_threshold": 1}
@@ -28,6 +29,8 @@ POOL = {"pool": {"min_size": 2, "max_size": 8}}
 def database(max_age: int | None = None, **options: Any) -> dict[str, Any]:
     """Return the database with these options."""
     parsed: dict[str, Any] = {**dj_database_url.parse(os.environ["BENCH_DATABASE_URL"])}
+    if os.environ.get("BENCH_NAME"):
+        options["application_name"] = os.environ["BENCH_NAME"]
     return parsed | {"CONN_MAX_AGE": max_age, "OPTIONS": {**parsed.get("OPTIONS", {}), **options}}
 
 
@@ -47,3 +50,9 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.TokenAuthentication"],
 }
 LOGGING_CONFIG = None
+
+CHAT_SESSIONS = {
+    "RUNNER": "server",
+    "LISTENER": os.environ.get("BENCH_LISTENER", "postgres"),
+    "REDIS_URL": os.environ.get("REDIS_URL"),
+}

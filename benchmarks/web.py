@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from . import data
+from . import data, servers
 from .measure import Call, Plan, Row, alternate, compare
+from .servers import Server
 
 POST_AIM, GET_AIM = 1.6, 1.8
 
@@ -69,8 +66,8 @@ def measure(plan: Plan) -> Iterator[Row]:
     owner = data.user("caller")
     token = Token.objects.get_or_create(user=owner)[0].key
     for kind in SERVERS:
-        with server(kind) as port:
-            caller = Caller(Client(port), owner, token)
+        with server(kind) as served:
+            caller = Caller(Client(served.port), owner, token)
             for variant, prefix, post_aim, get_aim in (
                 (kind, "/api/chat/sessions", POST_AIM, GET_AIM),
                 (f"{kind}, token authentication alone", "/token", None, None),
@@ -114,35 +111,8 @@ class Caller:
         return lambda: self.client.ask(prepared, status)
 
 
-@contextmanager
-def server(kind: str) -> Iterator[int]:
+def server(kind: str) -> AbstractContextManager[Server]:
     """Have a server of that kind run, in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "benchmarks.settings"}
-    command = [sys.executable, "-m", "benchmarks.serve", str(port)]
     if kind == SERVERS[0]:
-        environment["BENCH_POOL"] = "1"
-        command = [sys.executable, "-m", "uvicorn", "benchmarks.serve:asgi", "--port", str(port)]
-        command += ["--log-level", "critical", "--no-access-log", "--lifespan", "off"]
-    process = subprocess.Popen(command, env=environment)
-    try:
-        _wait(port)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait(port: int) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        try:
-            client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            client.request("GET", "/api/chat/sessions/health")
-            if client.getresponse().status == 200:
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit("The server did not start.")
+        return servers.uvicorn("serve:asgi", lifespan="off")
+    return servers.running([sys.executable, "-m", "benchmarks.serve", "{port}"])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.signals import setting_changed
 from django.utils.module_loading import autodiscover_modules
@@ -14,91 +13,31 @@ from django.utils.module_loading import autodiscover_modules
 from . import conf
 from .exceptions import AgentNotFound
 from .rules.timeouts import TimeoutOverrides, TimeoutPolicy, merge, overlay
+from .turns import Message, Piece, Price, RequestContext, StateChange, ToolCall, ToolResult, Turn, Usage
 
-if TYPE_CHECKING:
-    from django.http import HttpRequest
+__all__ = [
+    "Agent",
+    "Message",
+    "Piece",
+    "Price",
+    "RequestContext",
+    "StateChange",
+    "ToolCall",
+    "ToolResult",
+    "Turn",
+    "Usage",
+    "autodiscover",
+    "find",
+    "of",
+    "register",
+    "registered",
+    "unregister",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message of a conversation, as it reads now.
-
-    Attributes:
-        role: who speaks.
-        content: the text.
-        parts: what is more than text, as JSON objects with a ``type``.
-        metadata: the application's own JSON object.
-        external_id: the sender's own name for it, unique in its session.
-        token_count: how many tokens it took, where somebody counted.
-        sequence: its number in the log; None before it is stored.
-        run: the public id of the run that wrote it.
-        created_at: when it was stored.
-        edited_at: when it was last edited.
-    """
-
-    role: str
-    content: str = ""
-    parts: Sequence[Mapping[str, Any]] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    external_id: str | None = None
-    token_count: int | None = None
-    sequence: int | None = None
-    run: str | None = None
-    created_at: datetime | None = None
-    edited_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RequestContext:
-    """Who asked, and from where.
-
-    Attributes:
-        user: the caller; None where no request is involved.
-        session: the public id of the session.
-        metadata: what the door knows of the request: ``client``, ``user_agent``, ``path``.
-        instant: when the request came in.
-    """
-
-    user: Any = None
-    session: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    instant: datetime | None = None
-
-    @classmethod
-    def of(cls, request: HttpRequest, *, user: Any, session: str | None, instant: datetime) -> RequestContext:
-        """Build the context of an HTTP request."""
-        metadata = {
-            "client": request.headers.get("X-Chat-Client"),
-            "user_agent": request.headers.get("User-Agent", ""),
-            "path": request.path,
-        }
-        return cls(user=user, session=session, metadata=metadata, instant=instant)
-
-
-@dataclass(slots=True)
-class Turn:
-    """What a responder gets: one question and what it needs to answer it.
-
-    Attributes:
-        context: who asked.
-        question: the message to answer.
-        messages: the window of the conversation, oldest first, the question included.
-        state: the session's state, to read and to change in place; what differs afterwards is applied as a
-            merge patch (RFC 7396) when the answer is stored, so ``None`` removes a key.
-        metadata: the session's metadata, to read.
-    """
-
-    context: RequestContext
-    question: Message
-    messages: tuple[Message, ...]
-    state: dict[str, Any]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-Saying = str | Message
-Spoken = Saying | Sequence[Saying] | None
-Answer = Spoken | Iterator[Saying] | AsyncIterator[Saying] | Awaitable[Spoken]
+Spoken = Piece | Sequence[Piece] | None
+Answer = Spoken | Iterator[Piece] | AsyncIterator[Piece] | Awaitable[Spoken]
 Responder = Callable[[Turn], Answer]
+Summarizer = Callable[[Sequence[Message], str | None], str | Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +46,20 @@ class Agent:
 
     Args:
         name: unique, to 64 characters; sessions keep it.
-        respond: a function or generator, sync or async, of a ``Turn``; returns or yields text or messages.
-            Text that is yielded in pieces is one message. None: sessions of this agent only store.
+        respond: a function or generator, sync or async, of a ``Turn``; returns or yields pieces: text, messages,
+            tool calls and results, state changes, usage. Text that is yielded in pieces is one message. None:
+            sessions of this agent only store.
         description: a line for people.
         strategy: what several tabs share; None is the global setting.
         timeouts: the agent's tier of the timeouts.
         time_limit_seconds: how long an answer may take.
+        max_attempts: how often an answer is begun where the process that gives it is lost; 1 is never again. Only for
+            a responder that may be asked twice: one that orders a pizza may not.
+        price: what its tokens cost; None: nobody knows.
         window_messages: how many messages the window takes; None is the setting ``WINDOW_MESSAGES``.
+        window_tokens: how many tokens the window takes; None is the setting ``WINDOW_TOKENS``.
+        summarize: takes the messages that no longer fit the window, and the summary so far, and returns text; None is
+            the setting ``SUMMARIZE``.
         available: whether it can answer now; asked before anything is stored.
     """
 
@@ -123,7 +69,11 @@ class Agent:
     strategy: str | None = None
     timeouts: TimeoutOverrides = field(default_factory=TimeoutOverrides)
     time_limit_seconds: float = 60
+    max_attempts: int = 1
+    price: Price | None = None
     window_messages: int | None = None
+    window_tokens: int | None = None
+    summarize: Summarizer | None = None
     available: Callable[[], bool] | None = None
 
     @property

@@ -112,3 +112,5 @@ class Delivery(TextChoices):
 
     STORE = "store", _("store only")
     WAIT = "wait", _("answer when the agent has")
+    STREAM = "stream", _("answer as the agent speaks")
+    BACKGROUND = "background", _("answer at once that the agent will")

@@ -45,6 +45,23 @@ class Settings:
         MAX_DEPTH: how many sessions deep a tree may be, its root included.
         END_CHILDREN: whether ending a parent ends its live children.
         WINDOW_MESSAGES: messages that an agent's window takes where nobody says.
+        WINDOW_TOKENS: tokens that an agent's window takes where nobody says; None is without limit.
+        TOKEN_COUNTER: a callable, or its dotted path, that takes a message and returns its tokens; None estimates.
+        SUMMARIZE: a callable, or its dotted path, that takes the messages that no longer fit the window and the
+            summary so far, and returns text; None compacts nothing.
+        RUNNER: who answers a question that nobody waits for: ``celery``, ``server`` (this process), or ``auto``, which
+            is Celery where the project has a broker for it.
+        LISTENER: how streams learn of news: ``postgres`` (LISTEN/NOTIFY), ``redis``, ``polling``, or ``auto``, which
+            is Redis where ``REDIS_URL`` is set here, else PostgreSQL where that is the database, else polling.
+        REDIS_URL: the Redis of the listener.
+        POLL_SECONDS: how often the listener ``polling`` looks.
+        RUN_CONCURRENCY: answers that one process gives at once; more wait for their turn.
+        CHUNK_SECONDS: how long text that an agent says may wait to be stored, to 0.25.
+        HEARTBEAT_SECONDS: how often a process says of its answers that it is still alive.
+        STALE_AFTER: silence after which an answer's process is taken to be lost; seconds or a timedelta.
+        GRACE_SECONDS: how long a process that is told to stop goes on with the answers that it gives.
+        STREAM_SECONDS: how long a stream may last before the client has to come back, and show again who it is.
+        TRANSCRIPT_SECONDS: for how long the signed transcript of a question that nobody stored is good.
         SWEEP_BATCH: sessions that a sweep takes in one transaction.
         COOKIE_NAME: the cookie in which a page names its session.
         CREATE_SESSIONS: whether the middleware opens a session where a page asks for one and there is none.
@@ -73,6 +90,20 @@ class Settings:
     MAX_DEPTH: int = 5
     END_CHILDREN: bool = True
     WINDOW_MESSAGES: int = 50
+    WINDOW_TOKENS: int | None = None
+    TOKEN_COUNTER: str | Callable[[Any], int] | None = None
+    SUMMARIZE: str | Callable[..., Any] | None = None
+    RUNNER: str = "auto"
+    LISTENER: str = "auto"
+    REDIS_URL: str | None = None
+    POLL_SECONDS: float = 0.25
+    RUN_CONCURRENCY: int = 64
+    CHUNK_SECONDS: float = 0.2
+    HEARTBEAT_SECONDS: float = 5
+    STALE_AFTER: float | timedelta = timedelta(seconds=30)
+    GRACE_SECONDS: float = 20
+    STREAM_SECONDS: float = 900
+    TRANSCRIPT_SECONDS: int = 86_400
     SWEEP_BATCH: int = 1000
     COOKIE_NAME: str = "chat_session"
     CREATE_SESSIONS: bool = False
@@ -87,6 +118,11 @@ class Settings:
     def touch_interval(self) -> timedelta:
         """``TOUCH_INTERVAL`` as a duration."""
         return _duration(self.TOUCH_INTERVAL)
+
+    @property
+    def stale_after(self) -> timedelta:
+        """``STALE_AFTER`` as a duration."""
+        return _duration(self.STALE_AFTER)
 
     @property
     def timeouts(self) -> TimeoutOverrides:
@@ -106,8 +142,22 @@ class Settings:
 
     def capture(self, request: Any) -> dict[str, Any]:
         """Return what the ``CAPTURE`` hook adds to the environment of a session that ``request`` opens."""
-        hook = import_string(self.CAPTURE) if isinstance(self.CAPTURE, str) else self.CAPTURE
+        hook = _imported(self.CAPTURE)
         return dict(hook(request)) if hook else {}
+
+    @property
+    def token_counter(self) -> Callable[[Any], int] | None:
+        """``TOKEN_COUNTER``, imported."""
+        return _imported(self.TOKEN_COUNTER)
+
+    @property
+    def summarize(self) -> Callable[..., Any] | None:
+        """``SUMMARIZE``, imported."""
+        return _imported(self.SUMMARIZE)
+
+
+def _imported(hook: str | Callable[..., Any] | None) -> Callable[..., Any] | None:
+    return import_string(hook) if isinstance(hook, str) else hook
 
 
 KEYS = frozenset(f.name for f in fields(Settings))

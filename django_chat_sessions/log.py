@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, connections, transaction
 
-from . import agents, conf, dialects, statements
+from . import agents, conf, dialects, notifications, statements
 from .choices import MESSAGE_TYPES, EventType
 from .exceptions import SessionNotFound
 from .fields import hide
@@ -135,6 +136,8 @@ def append(
         return False
     for name, value in zip(statements.MOVED, row, strict=True):
         setattr(session, name, value)
+    if entries:
+        tell(using, session)
     return True
 
 
@@ -160,6 +163,8 @@ def write(session: ChatSession, entries: Sequence[Entry], *, now: datetime, **co
     using = session._state.db or "default"
     ChatSession.objects.using(using).filter(pk=session.pk).update(**changed)
     insert(using, ((session.pk, before.last_sequence + n, entry) for n, entry in enumerate(entries, 1)), now=now)
+    if entries:
+        tell(using, session)
 
 
 def create(session: ChatSession, entries: Sequence[Entry], *, using: str) -> None:
@@ -197,6 +202,16 @@ def write_each(
     if pairs:
         ChatSession.objects.using(using).bulk_update([session for session, _ in pairs], sorted(names), batch_size=BATCH)
         insert(using, rows, now=now)
+        for session, _ in pairs:
+            tell(using, session)
+
+
+def tell(using: str, session: ChatSession) -> None:
+    """Wake who listens to a session, once the transaction has committed."""
+    if connections[using].in_atomic_block:
+        transaction.on_commit(partial(notifications.tell, using, session.uuid), using=using)
+    else:
+        notifications.tell(using, session.uuid)
 
 
 def insert(using: str, rows: Iterable[tuple[int, int, Entry]], *, now: datetime) -> None:

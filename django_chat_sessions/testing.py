@@ -9,7 +9,7 @@ from django.db.models import F
 
 from . import middleware
 from .agents import Message
-from .models import ChatSession
+from .models import ChatSession, Run
 from .operations import messages, opening
 
 _INSTANTS = (
@@ -20,6 +20,7 @@ _INSTANTS = (
     "warned_at",
     "ended_at",
 )
+_RUN_INSTANTS = ("created_at", "started_at", "heartbeat_at", "first_token_at", "finished_at", "expires_at")
 
 
 def make_session(user: Any = None, **fields: Any) -> ChatSession:
@@ -45,7 +46,7 @@ def say(session: ChatSession, text: str, role: str = "user", **fields: Any) -> M
 
 
 def age(session: ChatSession, **duration: float) -> ChatSession:
-    """Let time pass for a session: its instants move back, so that it is older and nearer to its deadline.
+    """Let time pass for a session: its instants, and those of its runs, move back, so that it is older and nearer to its deadline.
 
     What its log says stays: the end instant of a session that is over then differs from it.
 
@@ -56,6 +57,8 @@ def age(session: ChatSession, **duration: float) -> ChatSession:
     passed = timedelta(**duration)
     rows = ChatSession.objects.using(session._state.db).filter(pk=session.pk)
     rows.update(**{name: F(name) - passed for name in _INSTANTS})
+    runs = Run.objects.using(session._state.db).filter(session=session)
+    runs.update(**{name: F(name) - passed for name in _RUN_INSTANTS})
     middleware.touched.forget(session.uuid)
     session.refresh_from_db()
     return session

@@ -7,6 +7,7 @@ from tests.databases import database
 SECRET_KEY = "of the tests"
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "tests.urls"
+ASGI_APPLICATION = "tests.streams.asgi.application"
 USE_TZ = True
 TIME_ZONE = "UTC"
 
@@ -71,4 +72,4 @@ REST_FRAMEWORK = {
 CELERY_BROKER_URL = "memory://"
 CELERY_TASK_IGNORE_RESULT = True
 
-CHAT_SESSIONS = {"DEFAULT_AGENT": "echo"}
+CHAT_SESSIONS = {"DEFAULT_AGENT": "echo", "RUNNER": "server"}

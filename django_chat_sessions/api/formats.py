@@ -170,3 +170,10 @@ class MarkdownRenderer(AnyRenderer):
 
     media_type = "text/markdown"
     format = "markdown"
+
+
+class EventStreamRenderer(AnyRenderer):
+    """Server-Sent Events, which are no document that is rendered at once."""
+
+    media_type = "text/event-stream"
+    format = "sse"

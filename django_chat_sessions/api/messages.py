@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from django.db import connections
+from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -17,16 +18,17 @@ from ..fields import hide
 from ..models import EXTERNAL_ID_LENGTH, ChatSession
 from ..operations import limits, messages, runs, writing
 from ..rules import concurrency
-from . import queries, serializers
+from . import queries, serializers, streams
 from .base import ChatViewSet, passed
 from .permissions import WRITE_ANY_ROLE, may, may_write
-from .representation import message_object, run_object
+from .representation import message_object
+from .runs import Answering
 
 #: Seconds between two looks while a client waits for an event.
 POLL_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.0)
 
 
-class MessageViewSet(ChatViewSet):
+class MessageViewSet(Answering):
     """The conversation of a session."""
 
     def list(self, request: Request, session: str) -> Response:
@@ -35,7 +37,7 @@ class MessageViewSet(ChatViewSet):
         page = transcripts.messages(found, **self.query(queries.PageQuery))
         return passed(page.body("messages"), found)
 
-    def create(self, request: Request, session: str) -> Response:
+    def create(self, request: Request, session: str) -> HttpResponseBase:
         """Post a message, and get the agent's answer by its ``delivery``."""
         found = self.see(session)
         data = serializers.plain(request.data) or self.body(serializers.MessageBody)
@@ -49,7 +51,12 @@ class MessageViewSet(ChatViewSet):
             self._check_refused(found, message)
         if delivery == Delivery.STORE:
             return self._store(found, message)
-        return self._wait(found, message)
+        if delivery == Delivery.WAIT:
+            return self.waited(found, runs.ask(found, message, **self.asking(found)))
+        if delivery == Delivery.STREAM:
+            streams.check_server(request)
+            return self.streamed(found, runs.start(found, message, **self.asking(found)))
+        return self.queued(found, runs.start(found, message, **self.asking(found)))
 
     def _idempotency_key(self) -> str | None:
         key = self.request.META.get("HTTP_IDEMPOTENCY_KEY") or None
@@ -69,21 +76,6 @@ class MessageViewSet(ChatViewSet):
         stored = messages.append(session, message, client=self.client, expected_sequence=self.expected(session))
         status = 201 if stored.created else 200
         return self.answer(session, status=status, message=message_object(stored.message))
-
-    def _wait(self, session: ChatSession, message: Message) -> Response:
-        asked = runs.ask(
-            session,
-            message,
-            context=self.context(session),
-            client=self.client,
-            expected_sequence=self.expected(session),
-        )
-        around: dict[str, Any] = {
-            "message": message_object(asked.message),
-            "reply": asked.reply and message_object(asked.reply),
-            "run": asked.run and run_object(asked.run),
-        }
-        return self.answer(session, status=201 if asked.created else 200, **around)
 
     def retrieve(self, request: Request, session: str, sequence: str) -> Response:
         """Return one message as it reads now."""

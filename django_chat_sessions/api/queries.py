@@ -97,6 +97,25 @@ class ChildrenQuery(Query):
     validate_cursor = ListQuery.validate_cursor
 
 
+class RunsQuery(Query):
+    """A page of runs."""
+
+    limit = Number(required=False, min_value=1, max_value=100, default=20)
+    cursor = Text(required=False)
+
+    def validate_cursor(self, text: str) -> UUID:
+        """Read a cursor that a page gave."""
+        try:
+            return UUID(bytes=base64.urlsafe_b64decode(text.encode("ascii")))
+        except (ValueError, binascii.Error) as error:
+            raise ValidationError([_("Not a cursor that a page gave.")]) from error
+
+
+def run_cursor(public_id: UUID) -> str:
+    """Return the opaque cursor of a run in its list."""
+    return base64.urlsafe_b64encode(public_id.bytes).decode()
+
+
 def cursor(position: Position) -> str:
     """Return the opaque cursor of a place in a list."""
     text = f"{position.last_activity_at.isoformat()}|{position.uuid}"

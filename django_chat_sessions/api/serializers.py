@@ -193,6 +193,15 @@ class MessageBody(MessageFields):
     delivery = Choice(choices=Delivery.choices, required=False)
 
 
+class RunBody(Strict):
+    """A question to be answered again."""
+
+    delivery = Choice(
+        choices=[(value, label) for value, label in Delivery.choices if value != Delivery.STORE], required=False
+    )
+    input_sequence = Integer(required=False, allow_null=True, min_value=1, max_value=2**63 - 1)
+
+
 _PLAIN = frozenset({"content", "delivery"})
 
 

@@ -15,7 +15,7 @@ from .. import agents, conf, lookups
 from ..agents import Message
 from ..exceptions import InvalidRequest, PermissionRefused
 from ..models import ChatSession
-from ..operations import figures, limits, messages, opening, sessions
+from ..operations import context, figures, limits, opening, sessions
 from ..rules import lifecycle
 from . import exports, queries, serializers
 from .base import ChatViewSet, etag, listed
@@ -109,7 +109,7 @@ class SessionViewSet(ChatViewSet):
         found = self.see(session)
         budget = self.body(serializers.ResumeBody)
         resumed = sessions.resume(found, client=self.client, expected_sequence=self.expected(found))
-        window = messages.window(resumed.session, **budget)
+        window = context.window(resumed.session, **budget)
         idle = round(resumed.idle_seconds, 3)
         return self.answer(resumed.session, idle_seconds=idle, context=_context(window))
 
@@ -174,7 +174,7 @@ class SessionViewSet(ChatViewSet):
     def window(self, request: Request, session: str) -> Response:
         """Return what a model would see of a session."""
         found = self.see(session)
-        return Response(_context(messages.window(found, **self.query(queries.WindowQuery))))
+        return Response(_context(context.window(found, **self.query(queries.WindowQuery))))
 
 
 class ExportViewSet(ChatViewSet):
@@ -204,10 +204,10 @@ def _state(session: ChatSession) -> Response:
     return response
 
 
-def _context(window: messages.Window) -> dict[str, Any]:
+def _context(window: context.Window) -> dict[str, Any]:
     return {
         "messages": [message_object(message) for message in window.messages],
-        "summary": None,
+        "summary": window.summary,
         "state": window.state,
         "truncated": window.truncated,
     }

@@ -14,7 +14,9 @@ from ..models import ChatSession
 from .base import ChatViewSet, NowhereViewSet
 from .messages import EventViewSet, MessageViewSet
 from .operators import HealthViewSet, MetricsViewSet
+from .runs import RunViewSet
 from .sessions import ExportViewSet, SessionViewSet
+from .streams import StreamViewSet
 
 app_name = "chat_sessions"
 
@@ -69,6 +71,10 @@ urlpatterns = [
         patch="partial_update",
         delete="destroy",
     ),
+    _route(f"{SESSION}/runs", "run-list", RunViewSet, get="list", post="create"),
+    _route(f"{SESSION}/runs/(?P<run>[^/]+)", "run-detail", RunViewSet, get="retrieve"),
+    _route(f"{SESSION}/runs/(?P<run>[^/]+)/cancel", "run-cancel", RunViewSet, post="cancel"),
+    _route(f"{SESSION}/stream", "session-stream", StreamViewSet, get="retrieve"),
     _route(f"{SESSION}/events", "event-list", EventViewSet, get="list", post="create"),
     _route(
         r"sessions/[\s\S]*",

@@ -6,13 +6,14 @@
 | ``chat_sessions.E002`` | a key that does not exist |
 | ``chat_sessions.E003`` | a value that is impossible |
 | ``chat_sessions.E004`` | the global timeouts, or their bounds, contradict each other |
-| ``chat_sessions.E005`` | ``CAPTURE`` cannot be imported or called |
+| ``chat_sessions.E005`` | ``CAPTURE``, ``TOKEN_COUNTER`` or ``SUMMARIZE`` cannot be imported or called |
 | ``chat_sessions.E006`` | the default agent is not registered |
 | ``chat_sessions.E007`` | an agent is registered with something impossible |
 | ``chat_sessions.E008`` | an agent's timeouts are out of bounds |
 | ``chat_sessions.E009`` | ``USE_TZ`` is off |
 | ``chat_sessions.E010`` | the middleware stands before ``AuthenticationMiddleware`` |
 | ``chat_sessions.E011`` | the SQLite library is too old |
+| ``chat_sessions.E012`` | ``RUNNER`` is Celery, which is not installed |
 | ``chat_sessions.W001`` | the middleware is not installed |
 | ``chat_sessions.W002`` | the middleware is there without ``AuthenticationMiddleware`` |
 | ``chat_sessions.W003`` | ``TOUCH_INTERVAL`` is too long for the shortest timeout |
@@ -22,10 +23,13 @@
 | ``chat_sessions.W007`` | SQLite without WAL |
 | ``chat_sessions.W008`` | PostgreSQL with a connection for each request (``check --deploy``) |
 | ``chat_sessions.W009`` | PostgreSQL without prepared statements (``check --deploy``) |
+| ``chat_sessions.W010`` | ``STALE_AFTER`` is less than three heartbeats |
+| ``chat_sessions.W011`` | the listener that the settings ask for can't be had |
+| ``chat_sessions.W012`` | ``ASGI_APPLICATION`` is not set (``check --deploy``) |
 
 They run with all checks of a command, or alone with ``manage.py check --tag chat_sessions``.
 """
 
-from . import agents, configuration, databases, middleware, schedule
+from . import agents, answers, configuration, databases, middleware, schedule
 
-__all__ = ["agents", "configuration", "databases", "middleware", "schedule"]
+__all__ = ["agents", "answers", "configuration", "databases", "middleware", "schedule"]

@@ -93,5 +93,11 @@ def _odd(agent: Any) -> Iterator[tuple[str, str]]:
         yield "has an unknown strategy", f"Choose one of {', '.join(Strategy.values)}."
     if not agent.time_limit_seconds > 0:
         yield "has no time to answer", "`time_limit_seconds` has to be above zero."
+    if agent.max_attempts < 1:
+        yield "is never asked", "`max_attempts` has to be at least 1."
+    if agent.summarize is not None and not callable(agent.summarize):
+        yield "cannot summarize", "`summarize` has to be callable, or None."
+    if agent.window_tokens is not None and agent.window_tokens < 1:
+        yield "sees no token", "`window_tokens` has to be at least 1, or None."
     if agent.window_messages is not None and agent.window_messages < 1:
         yield "sees no message", "`window_messages` has to be at least 1, or None."

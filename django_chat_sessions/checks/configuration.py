@@ -65,6 +65,21 @@ def duration(*, zero: bool) -> Rule:
     return rule
 
 
+def seconds(least: float, most: float) -> Rule:
+    """Return the rule of a number of seconds."""
+    words = f"a number of seconds from {least:g} to {most:g}"
+
+    def rule(value: Any) -> str | None:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return None if is_number and least <= value <= most else words
+
+    return rule
+
+
+def _address(value: Any) -> str | None:
+    return None if value is None or (isinstance(value, str) and "://" in value) else "a URL, or None"
+
+
 def _flag(value: Any) -> str | None:
     return None if isinstance(value, bool) else "True or False"
 
@@ -108,6 +123,20 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "MAX_DEPTH": whole(1),
         "END_CHILDREN": _flag,
         "WINDOW_MESSAGES": whole(1),
+        "WINDOW_TOKENS": whole(1, optional=True),
+        "TOKEN_COUNTER": _hook,
+        "SUMMARIZE": _hook,
+        "RUNNER": one_of(("auto", "celery", "server")),
+        "LISTENER": one_of(("auto", "postgres", "redis", "polling")),
+        "REDIS_URL": _address,
+        "POLL_SECONDS": seconds(0.01, 60),
+        "RUN_CONCURRENCY": whole(1),
+        "CHUNK_SECONDS": seconds(0.01, 0.25),
+        "HEARTBEAT_SECONDS": seconds(0.1, 60),
+        "STALE_AFTER": duration(zero=False),
+        "GRACE_SECONDS": seconds(0, 3600),
+        "STREAM_SECONDS": seconds(1, 86_400),
+        "TRANSCRIPT_SECONDS": whole(1),
         # A sweep names its sessions in one statement, and SQLite takes 32 766 parameters.
         "SWEEP_BATCH": whole(1, 30_000),
         "COOKIE_NAME": _cookie,
@@ -150,18 +179,31 @@ def check_timeouts(**_: Any) -> list[CheckMessage]:
 
 
 @register(TAG)
-def check_capture(**_: Any) -> list[CheckMessage]:
-    """Check that the ``CAPTURE`` hook is there."""
-    if not is_sound() or not isinstance(path := conf.get().CAPTURE, str):
+def check_hooks(**_: Any) -> list[CheckMessage]:
+    """Check that the hooks that are named by a path are there."""
+    if not is_sound():
         return []
-    hint = "Give the dotted path of a callable that takes a request and returns a dict."
+    return [problem for name, hint in _HOOKS.items() for problem in _check_hook(name, getattr(conf.get(), name), hint)]
+
+
+_HOOKS = {
+    "CAPTURE": "a request and returns a dict",
+    "TOKEN_COUNTER": "a message and returns its tokens",
+    "SUMMARIZE": "messages and the summary so far, and returns text",
+}
+
+
+def _check_hook(name: str, path: Any, takes: str) -> list[CheckMessage]:
+    if not isinstance(path, str):
+        return []
     try:
         problem = None if callable(import_string(path)) else "is not callable"
     except ImportError as error:
         problem = f"cannot be imported: {error}"
     if problem is None:
         return []
-    return [Error(f"CAPTURE, {path!r}, {problem}.", hint=hint, id="chat_sessions.E005")]
+    hint = f"Give the dotted path of a callable that takes {takes}."
+    return [Error(f"{name}, {path!r}, {problem}.", hint=hint, id="chat_sessions.E005")]
 
 
 @register(TAG)

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import connections, router
+from django.db import connections
 
 from .. import agents, conf, dialects, log, signals
 from ..choices import ALIVE, LIVE, EndReason, EventType, RunStatus
-from ..exceptions import SessionNotFound
 from ..models import ChatSession, Run
 from ..rules import timeouts
 from . import writing
+from .settling import settle
+from .sweeping import Swept, sweep
 
-#: What is said of an answer that was never finished.
-GIVEN_UP = "The answer was not finished in time."
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What a sweep did.
-
-    Attributes:
-        task: its name.
-        count: sessions, or runs, that it dealt with.
-        batches: transactions that it took.
-    """
-
-    task: str
-    count: int
-    batches: int
+#: What is said of an answer that was not finished when its session expired.
+EXPIRED = "SessionExpired"
 
 
 def reason(session: ChatSession) -> str:
@@ -45,7 +29,7 @@ def reason(session: ChatSession) -> str:
 
 def record_expiry(session: ChatSession, now: datetime) -> None:
     """Record that a locked session, whose deadline has passed, expired."""
-    runs = _give_up(writing.alias(session), [session.pk], now).get(session.pk, [])
+    runs = _give_up(writing.alias(session), [session], now).get(session.pk, [])
     log.write(session, [*runs, _expired(session)], now=max(now, session.expires_at))
     writing.announce(signals.session_expired, session)
 
@@ -65,30 +49,12 @@ def expire(*, using: str | None = None, limit: int | None = None) -> Swept:
         using: the database; the one that sessions are written to by default.
         limit: sessions at the most.
     """
-    return _sweep("expire", _expire_batch, using, limit)
+    return sweep("expire", _expire_batch, using, limit)
 
 
 def warn(*, using: str | None = None, limit: int | None = None) -> Swept:
     """Record ``session.expiring``, once a deadline, for every live session within its warning threshold."""
-    return _sweep("warn", _warn_batch, using, limit)
-
-
-def recover(*, using: str | None = None, limit: int | None = None) -> Swept:
-    """Mark every run as failed that is past its time limit, so that its session is usable again."""
-    return _sweep("recover", _recover_batch, using, limit)
-
-
-def _sweep(task: str, batch: Any, using: str | None, limit: int | None) -> Swept:
-    using = using or router.db_for_write(ChatSession)
-    size = conf.get().SWEEP_BATCH
-    count = batches = 0
-    while limit is None or count < limit:
-        wanted = size if limit is None else min(size, limit - count)
-        done = batch(using, wanted)
-        count, batches = count + done, batches + 1
-        if done < wanted:
-            break
-    return Swept(task, count, batches)
+    return sweep("warn", _warn_batch, using, limit)
 
 
 def _expire_batch(using: str, size: int) -> int:
@@ -96,7 +62,7 @@ def _expire_batch(using: str, size: int) -> int:
         now = dialects.now(using)
         due = ChatSession.objects.using(using).due_for_expiry(now).order_by("expires_at", "pk")
         sessions = list(_lock(due, using)[:size])
-        runs = _give_up(using, [session.pk for session in sessions], now)
+        runs = _give_up(using, sessions, now)
         pairs = [(session, [*runs.get(session.pk, ()), _expired(session)]) for session in sessions]
         log.write_each(using, pairs, now=now)
         for session in sessions:
@@ -104,16 +70,14 @@ def _expire_batch(using: str, size: int) -> int:
     return len(sessions)
 
 
-def _give_up(using: str, sessions: Sequence[int], now: datetime) -> dict[int, list[log.Entry]]:
-    """Mark the unfinished answers of expiring sessions as failed; return the events that say so."""
-    entries: dict[int, list[log.Entry]] = {}
-    alive = Run.objects.using(using).filter(session__in=sessions, status__in=ALIVE)
-    for session, uuid in alive.values_list("session_id", "uuid"):
-        data = {"run": str(uuid), "error": GIVEN_UP}
-        entries.setdefault(session, []).append(log.Entry(type=EventType.RUN_FAILED, data=data))
-    if entries:
-        alive.update(status=RunStatus.FAILED, error=GIVEN_UP, finished_at=now)
-    return entries
+def _give_up(using: str, sessions: Sequence[ChatSession], now: datetime) -> dict[int, list[log.Entry]]:
+    """Mark the unfinished answers of locked, expiring sessions as failed; return the events that say so."""
+    last = {session.pk: session.last_sequence for session in sessions}
+    alive = Run.objects.using(using).filter(session__in=last, status__in=ALIVE)
+    return {
+        run.session_id: settle(run, RunStatus.FAILED, now=now, next_sequence=last[run.session_id] + 1, error=EXPIRED)
+        for run in alive
+    }
 
 
 def _lock(rows: Any, using: str) -> Any:
@@ -158,27 +122,6 @@ def _near_expiry(using: str, now: datetime, size: int) -> Iterator[int]:
         return iter([row[0] for row in cursor.fetchall()])
 
 
-def _recover_batch(using: str, size: int) -> int:
-    now = dialects.now(using)
-    stale = Run.objects.using(using).filter(status__in=ALIVE, expires_at__lte=now).order_by("pk")
-    recovered = 0
-    for run in stale.select_related("session")[:size]:
-        # Its session may be deleted meanwhile, and the run with it.
-        with suppress(SessionNotFound), writing.writing(run.session, live=False) as draft:
-            recovered += abandon(draft, run)
-    return recovered
-
-
-def abandon(draft: writing.Draft, run: Run) -> bool:
-    """Mark a run as failed that its process did not finish; tell whether it was still alive."""
-    runs = Run.objects.using(writing.alias(draft.session)).filter(pk=run.pk, status__in=ALIVE)
-    if not runs.update(status=RunStatus.FAILED, error=GIVEN_UP, finished_at=draft.now):
-        return False
-    draft.record(EventType.RUN_FAILED, {"run": str(run.uuid), "error": GIVEN_UP})
-    return True
-
-
 # Thin twins for async code; the synchronous functions are the truth.
 aexpire = sync_to_async(expire)
 awarn = sync_to_async(warn)
-arecover = sync_to_async(recover)

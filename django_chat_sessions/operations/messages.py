@@ -1,4 +1,4 @@
-"""What is done to the messages of a conversation, and which of them a model sees."""
+"""What is done to the messages of a conversation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError
 
-from .. import conf, log, signals
+from .. import chunks, log, signals
 from ..agents import Message
 from ..choices import APP_PREFIX, EventType, Role
 from ..exceptions import ExternalIdConflict, InvalidRequest, MessageNotFound, PermissionRefused
 from ..models import ChatSession, SessionEvent
 from ..rules import merge as patches
-from ..rules import window as windows
 from ..rules.concurrency import ANY, Client
 from . import limits, writing
 
@@ -316,53 +315,8 @@ def withdraw(
         by = draft.record(EventType.MESSAGE_DELETED, {"sequence": sequence}, role=event.role, position=sequence)
         log.supersede(draft.session, event.sequence, by=by)
         log.erase(draft.session, sequence)
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What a model sees.
-
-    Attributes:
-        messages: oldest first.
-        state: the session's state, over its parents'.
-        truncated: whether the conversation has more.
-    """
-
-    messages: tuple[Message, ...]
-    state: dict[str, Any]
-    truncated: bool
-
-
-def window(session: ChatSession, *, max_messages: int | None = None, max_tokens: int | None = None) -> Window:
-    """Return the latest messages that fit the budgets, system messages kept, and the state.
-
-    Args:
-        session: live or over.
-        max_messages: the setting ``WINDOW_MESSAGES`` by default.
-        max_tokens: without limit by default; estimated where a message has no count of its own.
-    """
-    using = writing.alias(session)
-    most = conf.get().WINDOW_MESSAGES if max_messages is None else max_messages
-    events = SessionEvent.objects.using(using).filter(session=session).current()
-    latest = list(events.exclude(role=Role.SYSTEM).order_by("-position")[:most])
-    system = list(events.filter(role=Role.SYSTEM).order_by("position"))
-    merged = sorted((*system, *latest), key=lambda event: event.position or 0)
-    messages = [read(event) for event in merged]
-    chosen = windows.fit(messages, max_messages=most, max_tokens=max_tokens)
-    return Window(tuple(chosen), inherited_state(session), truncated=len(chosen) < session.message_count)
-
-
-def inherited_state(session: ChatSession) -> dict[str, Any]:
-    """Return a session's state laid over its parent's, and that over its own parent's, as they are now."""
-    sessions = ChatSession.objects.using(writing.alias(session))
-    states, parent = [session.state], session.parent_id
-    while parent is not None:
-        state, parent = sessions.filter(pk=parent).values_list("state", "parent_id").get()
-        states.append(state)
-    result: dict[str, Any] = {}
-    for state in reversed(states):
-        result = patches.overlay(result, state)
-    return result
+        if run := event.data.get("run"):
+            chunks.erase(draft.session, [run])
 
 
 # Thin twins for async code; the synchronous functions are the truth.
@@ -371,4 +325,3 @@ arecord = sync_to_async(record)
 afind = sync_to_async(find)
 aedit = sync_to_async(edit)
 awithdraw = sync_to_async(withdraw)
-awindow = sync_to_async(window)

@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError
+from django.db import IntegrityError, connections
 
-from .. import agents, log
-from ..agents import Agent, Message, RequestContext, Saying, Turn
-from ..choices import ALIVE, EventType, Role, RunStatus
+from .. import agents, log, lookups
+from ..agents import Agent, Message, RequestContext
+from ..choices import ALIVE, Role, RunStatus
 from ..exceptions import (
     AgentFailed,
     AgentUnavailable,
     InvalidRequest,
     MessageNotFound,
     RunInProgress,
-    SessionNotLive,
+    RunNotFound,
+    SessionNotFound,
 )
-from ..models import ChatSession, Run
-from ..rules import lifecycle
-from ..rules import merge as patches
+from ..models import ChatSession, Run, SessionEvent
 from ..rules.concurrency import ANY, Client
-from . import limits, writing
+from . import dispatching, limits, recovery, writing
 from . import messages as conversation
-from .expiry import abandon
-from .sessions import record_state
+from .recording import begin
+from .runner import RUNNER, Execution, Outcome, perform, process_name
+from .settling import settle
 
 logger = logging.getLogger("django_chat_sessions")
-
-
-class OutOfTime(Exception):
-    """The agent's time limit has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +51,23 @@ class Asked:
     reply: Message | None
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A question, and the run that answers it.
+
+    Attributes:
+        message: the stored question.
+        created: whether this call stored it, or queued the run.
+        run: None for a repeat of a question that nobody answered.
+        after: the sequence after which all this begins in the log.
+    """
+
+    message: Message
+    created: bool
+    run: Run | None
+    after: int
+
+
 def ask(
     session: ChatSession,
     message: Message,
@@ -70,8 +78,9 @@ def ask(
 ) -> Asked:
     """Store a question and wait for the agent's answer.
 
-    The question and the run are stored first, in one transaction; the agent works outside of any; then its messages,
-    the change of state that it made and the run's end are stored in another.
+    The question is stored and the run begun in one transaction; the agent works outside of any, in a thread of this
+    process; what it says is stored as it says it. Within a transaction of the caller's all of it is part of that, and
+    the agent works in the calling thread.
 
     Args:
         session: refreshed in place.
@@ -87,25 +96,66 @@ def ask(
         AgentFailed: it raised, with the stored ``message`` and the ``run``.
         ChatSessionError: as ``messages.append`` says.
     """
-    limits.check_message(message)
-    found = conversation.repeated(session, message)
-    if found is not None:
-        return _answered(session, found)
-    agent = responding(session)
-    is_available = _is_available(agent)
-    try:
-        with writing.writing(session, client=client) as draft:
-            limits.check_count(draft.session.message_count)
-            writing.check_sequence(draft.session, expected_sequence)
-            question, run = _start(draft, agent, message, is_available=is_available)
-    except IntegrityError as error:
-        if not log.violated(error, "chat_sessions_event_external_id"):
-            raise
-        repeat = conversation.repeated(session, message)
-        if repeat is None:
-            raise
-        return _answered(session, repeat)
-    return _answer(session, agent, question, run, context or RequestContext())
+    context = context or RequestContext()
+    asking = _Asking(session, context, client, expected_sequence, begins=True)
+    started = asking.question(message)
+    if not started.created or started.run is None:
+        return Asked(started.message, created=False, run=started.run, reply=reply_of(session, started.run))
+    return _answer(session, started, context)
+
+
+def start(
+    session: ChatSession,
+    message: Message,
+    *,
+    context: RequestContext | None = None,
+    client: Client = ANY,
+    expected_sequence: int | None = None,
+) -> Started:
+    """Store a question and queue the run that answers it, in one transaction; nobody waits.
+
+    Arguments and errors are those of ``ask``, but for ``AgentFailed``. The run is handed to a worker, or to this
+    process, by the setting ``RUNNER``, when the transaction has committed.
+    """
+    return _Asking(session, context or RequestContext(), client, expected_sequence, begins=False).question(message)
+
+
+def ask_again(
+    session: ChatSession,
+    *,
+    input_sequence: int | None = None,
+    context: RequestContext | None = None,
+    client: Client = ANY,
+    expected_sequence: int | None = None,
+) -> Asked:
+    """Have the last question, or an earlier one, answered again, and wait; the old answer leaves the conversation.
+
+    Args:
+        session: refreshed in place.
+        input_sequence: the question; None is the last.
+        context: who asked, for the responder.
+        client, expected_sequence: as for every write.
+
+    Raises:
+        InvalidRequest: there is no such question.
+        ChatSessionError: as ``ask`` says.
+    """
+    context = context or RequestContext()
+    started = _Asking(session, context, client, expected_sequence, begins=True).again(input_sequence)
+    return _answer(session, started, context)
+
+
+def start_again(
+    session: ChatSession,
+    *,
+    input_sequence: int | None = None,
+    context: RequestContext | None = None,
+    client: Client = ANY,
+    expected_sequence: int | None = None,
+) -> Started:
+    """Have a question answered again, as ``ask_again`` does; nobody waits."""
+    asking = _Asking(session, context or RequestContext(), client, expected_sequence, begins=False)
+    return asking.again(input_sequence)
 
 
 def responding(session: ChatSession) -> Agent:
@@ -130,11 +180,118 @@ def _is_available(agent: Agent) -> bool:
         return False
 
 
-def _answered(session: ChatSession, message: Message) -> Asked:
-    """Return what came of a question that was asked before."""
-    runs = Run.objects.using(writing.alias(session)).filter(session=session)
-    run = runs.filter(input_sequence=message.sequence or 0).first()
-    return Asked(message, created=False, run=run, reply=reply_of(session, run))
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One call for an answer.
+
+    Attributes:
+        begins: whether the caller's process gives it, and so begins it at once.
+    """
+
+    session: ChatSession
+    context: RequestContext
+    client: Client
+    expected_sequence: int | None
+    begins: bool
+
+    def question(self, message: Message) -> Started:
+        """Store a question with its run, unless it is a repeat."""
+        limits.check_message(message)
+        found = conversation.repeated(self.session, message)
+        if found is not None:
+            return self._repeat(found)
+        try:
+            return self._store(message)
+        except IntegrityError as error:
+            if not log.violated(error, "chat_sessions_event_external_id"):
+                raise
+            found = conversation.repeated(self.session, message)
+            if found is None:
+                raise
+            return self._repeat(found)
+
+    def _store(self, message: Message) -> Started:
+        agent = responding(self.session)
+        is_available = _is_available(agent)
+        with writing.writing(self.session, client=self.client) as draft:
+            limits.check_count(draft.session.message_count)
+            writing.check_sequence(draft.session, self.expected_sequence)
+            after = draft.session.last_sequence
+            _make_room(draft)
+            if not is_available:
+                raise AgentUnavailable
+            draft.come_back()
+            question = replace(message, sequence=draft.next_sequence, created_at=draft.now)
+            draft.entries.append(replace(conversation.entry(message), created_at=draft.now))
+            run = self._run(draft, agent, question)
+        return Started(question, created=True, run=run, after=after)
+
+    def again(self, input_sequence: int | None) -> Started:
+        """Queue another run of a question that is there."""
+        agent = responding(self.session)
+        is_available = _is_available(agent)
+        with writing.writing(self.session, client=self.client) as draft:
+            question = _asked(draft.session, input_sequence)
+            writing.check_sequence(draft.session, self.expected_sequence)
+            after = draft.session.last_sequence
+            _make_room(draft)
+            if not is_available:
+                raise AgentUnavailable
+            draft.come_back()
+            run = self._run(draft, agent, question, is_repeat=True)
+        return Started(question, created=True, run=run, after=after)
+
+    def _run(self, draft: writing.Draft, agent: Agent, question: Message, *, is_repeat: bool = False) -> Run:
+        must_finish = draft.now + timedelta(seconds=agent.time_limit_seconds)
+        run = Run(
+            session=draft.session,
+            input_sequence=question.sequence or 0,
+            is_repeat=is_repeat,
+            context=dict(self.context.metadata),
+            heartbeat_at=draft.now,
+            created_at=draft.now,
+            expires_at=must_finish,
+        )
+        if self.begins:
+            begin(draft, run, agent, worker=process_name())
+        else:
+            run.save(using=writing.alias(draft.session))
+            draft.touch(until=must_finish)
+            dispatching.dispatch(run, draft.session)
+        return run
+
+    def _repeat(self, message: Message) -> Started:
+        """Return what came of a question that was asked before."""
+        runs = Run.objects.using(writing.alias(self.session)).filter(session=self.session)
+        run = runs.filter(input_sequence=message.sequence or 0, is_repeat=False).first()
+        return Started(message, created=False, run=run, after=(message.sequence or 1) - 1)
+
+
+def _asked(session: ChatSession, sequence: int | None) -> Message:
+    """Return the question of that sequence, or the last one.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    events = SessionEvent.objects.using(writing.alias(session)).filter(session=session, role=Role.USER).current()
+    event = events.filter(position=sequence).first() if sequence else events.order_by("-position").first()
+    if event is None:
+        raise InvalidRequest({"input_sequence": ["There is no question to answer."]})
+    return conversation.read(event)
+
+
+def _make_room(draft: writing.Draft) -> None:
+    """Refuse while the agent is answering; give up on an answer whose time is over, or whose process is lost.
+
+    Raises:
+        RunInProgress: with the run.
+    """
+    alive = Run.objects.using(writing.alias(draft.session)).filter(session=draft.session, status__in=ALIVE).first()
+    if alive is None:
+        return
+    if alive.expires_at > draft.now and not recovery.is_lost(alive, draft.now):
+        raise RunInProgress(run=str(alive.uuid))
+    recovery.abandon(draft, alive)
 
 
 def reply_of(session: ChatSession, run: Run | None) -> Message | None:
@@ -147,166 +304,88 @@ def reply_of(session: ChatSession, run: Run | None) -> Message | None:
         return None
 
 
-def _start(draft: writing.Draft, agent: Agent, message: Message, *, is_available: bool) -> tuple[Message, Run]:
-    runs = Run.objects.using(writing.alias(draft.session))
-    _make_room(draft)
-    if not is_available:
-        raise AgentUnavailable
-    must_finish = draft.now + timedelta(seconds=agent.time_limit_seconds)
-    draft.come_back()
-    sequence = draft.next_sequence
-    question = replace(message, sequence=sequence, created_at=draft.now)
-    draft.entries.append(replace(conversation.entry(message), created_at=draft.now))
-    run = runs.create(
-        session=draft.session,
-        status=RunStatus.RUNNING,
-        input_sequence=sequence,
-        created_at=draft.now,
-        started_at=draft.now,
-        expires_at=must_finish,
-    )
-    draft.record(EventType.RUN_STARTED, {"run": str(run.uuid), "input_sequence": question.sequence})
-    draft.touch(until=must_finish)
-    return question, run
+def _answer(session: ChatSession, started: Started, context: RequestContext) -> Asked:
+    """Wait for the answer of a run that has begun."""
+    run = started.run
+    if run is None:
+        raise TypeError("A run that has begun is there.")
+    if connections[writing.alias(session)].in_atomic_block:
+        outcome = perform(session, run, agents.of(session.agent), context=context)
+    else:
+        execution = Execution(run, process_name(), context)
+        RUNNER.submit(execution)
+        outcome = execution.outcome.result()
+        with suppress(ChatSession.DoesNotExist):
+            session.refresh_from_db()
+    if outcome is None:
+        raise SessionNotFound
+    if outcome.error is not None:
+        raise AgentFailed(message=started.message, run=outcome.run) from outcome.error
+    return Asked(started.message, created=True, run=outcome.run, reply=outcome.reply)
 
 
-def _make_room(draft: writing.Draft) -> None:
-    """Refuse while the agent is answering; give up on an answer whose time is over.
+def find(session: ChatSession, public_id: str) -> Run:
+    """Return one run of a session.
 
     Raises:
-        RunInProgress: with the run.
+        RunNotFound: it has none of that public id.
     """
-    alive = Run.objects.using(writing.alias(draft.session)).filter(session=draft.session, status__in=ALIVE).first()
-    if alive is None:
-        return
-    if alive.expires_at > draft.now:
-        raise RunInProgress(run=str(alive.uuid))
-    abandon(draft, alive)
+    run = None
+    with suppress(SessionNotFound):
+        runs = Run.objects.using(writing.alias(session)).filter(session=session)
+        run = runs.filter(uuid=lookups.parsed(public_id)).first()
+    if run is None:
+        raise RunNotFound
+    return run
 
 
-def _answer(session: ChatSession, agent: Agent, question: Message, run: Run, context: RequestContext) -> Asked:
-    window = conversation.window(session, max_messages=agent.window_messages)
-    state = dict(session.state) if session.parent_id is None else window.state
-    turn = Turn(context, question, window.messages, deepcopy(state), dict(session.metadata))
-    try:
-        said = respond(agent, turn)
-        for message in said:
-            limits.check_message(message)
-        reply = _finish(session, run, said, patches.difference(state, turn.state))
-    except BaseException as error:
-        # Also a process that is told to go leaves no answer behind that nobody writes.
-        _fail(session, run, type(error).__name__)
-        if not isinstance(error, Exception):
-            raise
-        logger.exception("The agent %r failed to answer in session %s", agent.name, session.uuid)
-        raise AgentFailed(message=question, run=run) from error
-    return Asked(question, created=True, run=run, reply=reply)
-
-
-def respond(agent: Agent, turn: Turn) -> list[Message]:
-    """Let an agent speak and collect what it says; text that comes in pieces is one message.
+def latest(session: ChatSession, *, limit: int = 20, before: UUID | None = None) -> tuple[list[Run], UUID | None]:
+    """Return a page of a session's runs, latest first, and after which run the next page begins, if there is one.
 
     Raises:
-        OutOfTime: the agent's time limit passed; a synchronous one is asked between its pieces.
-        Exception: whatever the agent raises.
+        InvalidRequest: the session has no such run to begin after.
     """
-    until = time.monotonic() + agent.time_limit_seconds
-    answer = None if agent.respond is None else agent.respond(turn)
-    if inspect.isawaitable(answer) or isinstance(answer, AsyncIterator):
-        # In a loop of its own: a client that goes away has the request's loop cancelled, and what is awaited in it.
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            return thread.submit(asyncio.run, _collect(answer, agent.time_limit_seconds)).result()
-    said: list[Message] = []
-    for piece in _pieces(answer):
-        _hear(said, piece)
-        if time.monotonic() > until:
-            raise OutOfTime
-    return [replace(message, sequence=None) for message in said]
+    every = Run.objects.using(writing.alias(session)).filter(session=session)
+    runs = every.order_by("-pk")
+    if before is not None:
+        start = every.filter(uuid=before).values_list("pk", flat=True).first()
+        if start is None:
+            raise InvalidRequest({"cursor": ["Not a cursor that a page of this list gave."]})
+        runs = runs.filter(pk__lt=start)
+    page = list(runs[: limit + 1])
+    return page[:limit], page[limit - 1].uuid if len(page) > limit else None
 
 
-async def _collect(answer: Any, seconds: float) -> list[Message]:
-    said: list[Message] = []
-    try:
-        async with asyncio.timeout(seconds):
-            if isinstance(answer, AsyncIterator):
-                async for piece in answer:
-                    _hear(said, piece)
-            else:
-                for piece in _pieces(await answer):
-                    _hear(said, piece)
-    except TimeoutError as error:
-        raise OutOfTime from error
-    return [replace(message, sequence=None) for message in said]
+def cancel(session: ChatSession, run: Run, *, client: Client = ANY, expected_sequence: int | None = None) -> Run:
+    """End an answer that is not finished, and keep what was said, marked as cut short; one that is over stays as it is.
 
+    It is over when this returns. The process that gives it notices within half a second and stops the agent's work.
 
-def _pieces(answer: Any) -> Iterator[Saying] | Sequence[Saying]:
-    if answer is None:
-        return ()
-    if isinstance(answer, (str, Message)):
-        return (answer,)
-    if isinstance(answer, (Iterator, list, tuple)):
-        return answer
-    raise TypeError(f"A responder returns or yields text or messages, not {type(answer).__name__}.")
+    Args:
+        session: refreshed in place.
+        run: one of its runs, refreshed in place.
+        client, expected_sequence: as for every write.
 
-
-#: Marks, while an answer is collected, a message that more text may be added to.
-_OPEN = -1
-
-
-def _hear(said: list[Message], piece: object) -> None:
-    if isinstance(piece, Message):
-        said.append(replace(piece, sequence=None))
-    elif not isinstance(piece, str):
-        raise TypeError(f"A responder returns or yields text or messages, not {type(piece).__name__}.")
-    elif said and said[-1].sequence == _OPEN:
-        said[-1] = replace(said[-1], content=said[-1].content + piece)
-    elif piece:
-        said.append(Message(Role.ASSISTANT, piece, sequence=_OPEN))
-
-
-def _finish(session: ChatSession, run: Run, said: Sequence[Message], patch: Mapping[str, Any]) -> Message | None:
-    """Store an answer, unless the run was taken from the agent meanwhile: the session ended, or time ran out."""
-    reply = None
+    Raises:
+        RunNotFound: it is gone.
+        ClientConflict: another client holds the session.
+        SequenceConflict: it has moved on.
+    """
     with writing.writing(session, live=False) as draft:
-        current = Run.objects.using(writing.alias(session)).get(pk=run.pk)
-        if current.status == RunStatus.RUNNING and _takes_answers(draft):
-            for message in said:
-                stored = replace(conversation.entry(message), external_id=None, created_at=draft.now)
-                stored = replace(stored, data={**stored.data, "run": str(run.uuid)})
-                reply = replace(
-                    message, sequence=draft.next_sequence, run=str(run.uuid), created_at=draft.now, external_id=None
-                )
-                draft.entries.append(stored)
-            if patch:
-                record_state(draft, patch)
-            current.status, current.finished_at = RunStatus.SUCCEEDED, draft.now
-            current.output_sequence = None if reply is None else reply.sequence
-            data = {"run": str(run.uuid), "output_sequence": current.output_sequence}
-            draft.record(EventType.RUN_SUCCEEDED, data)
+        try:
+            run.refresh_from_db(using=writing.alias(session))
+        except Run.DoesNotExist as error:
+            raise RunNotFound from error
+        if run.status in ALIVE:
+            writing.check(draft.session, draft.now, client=client, expected_sequence=expected_sequence, live=True)
+            draft.entries += settle(run, RunStatus.CANCELLED, now=draft.now, next_sequence=draft.next_sequence)
             draft.touch()
-            current.save(using=writing.alias(session))
-    for field in Run._meta.concrete_fields:
-        setattr(run, field.attname, getattr(current, field.attname))
-    return reply
-
-
-def _takes_answers(draft: writing.Draft) -> bool:
-    try:
-        lifecycle.check_live(draft.session.status, draft.session.expires_at, draft.now)
-    except SessionNotLive:
-        return False
-    return True
-
-
-def _fail(session: ChatSession, run: Run, error: str) -> None:
-    """Record that an answer failed, where the run is still the agent's."""
-    with writing.writing(session, live=False) as draft:
-        runs = Run.objects.using(writing.alias(session)).filter(pk=run.pk)
-        run.status, run.error, run.finished_at = RunStatus.FAILED, error, draft.now
-        if runs.filter(status__in=ALIVE).update(status=run.status, error=error, finished_at=draft.now):
-            draft.record(EventType.RUN_FAILED, {"run": str(run.uuid), "error": error})
-    run.refresh_from_db(using=writing.alias(session))
+    return run
 
 
 # Thin twins for async code; the synchronous functions are the truth.
 aask = sync_to_async(ask)
+astart = sync_to_async(start)
+aask_again = sync_to_async(ask_again)
+astart_again = sync_to_async(start_again)
+acancel = sync_to_async(cancel)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 from asgiref.sync import sync_to_async
+from django.db import transaction
 
-from .. import agents, conf, dialects, log, signals, statements
+from .. import agents, conf, dialects, log, notifications, signals, statements
 from ..choices import ALIVE, LIVE, EndReason, EventType, RunStatus
 from ..exceptions import LegalHold, RenewalLimitReached
 from ..models import ChatSession, Run
@@ -20,6 +22,7 @@ from ..rules.timeouts import TimeoutOverrides, TimeoutPolicy
 from . import limits, opening, writing
 from .expiry import record_expiry
 from .figures import final
+from .settling import settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +245,7 @@ def _close(draft: writing.Draft, type_: EventType, reason: str) -> None:
     row = draft.session
     runs = Run.objects.using(writing.alias(row)).filter(session=row, status__in=ALIVE)
     for run in runs:
-        draft.record(EventType.RUN_CANCELLED, {"run": str(run.uuid)})
-    runs.update(status=RunStatus.CANCELLED, finished_at=draft.now)
+        draft.entries += settle(run, RunStatus.CANCELLED, now=draft.now, next_sequence=draft.next_sequence)
     figures = final(row, draft.now)
     data = {"reason": reason, "ended_at": log.iso(draft.now), "state": row.state, "figures": figures}
     draft.record(type_, data)
@@ -273,11 +275,13 @@ def delete(session: ChatSession, *, expected_sequence: int | None = None) -> int
         row = log.lock(session)
         tree = ChatSession.objects.using(using).tree(row)
         locked = tree.select_for_update(of=("self",)) if dialects.is_postgresql(using) else tree
-        rows = list(locked.order_by("pk").values_list("pk", "is_held"))
-        if any(is_held for _, is_held in rows):
+        rows = list(locked.order_by("pk").values_list("pk", "uuid", "is_held"))
+        if any(is_held for _, _, is_held in rows):
             raise LegalHold
         writing.check_sequence(row, expected_sequence)
-        ChatSession.objects.using(using).filter(pk__in=[pk for pk, _ in rows]).delete()
+        ChatSession.objects.using(using).filter(pk__in=[pk for pk, _, _ in rows]).delete()
+        for _, uuid, _ in rows:
+            transaction.on_commit(partial(notifications.tell, using, uuid), using=using)
     return len(rows)
 
 

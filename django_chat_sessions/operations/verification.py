@@ -60,6 +60,7 @@ def _gaps(events: list[SessionEvent]) -> Iterator[tuple[str, Any, Any]]:
             yield "withdrawn", event.position, event.sequence
     types = [event.type for event in events]
     said = types.count(EventType.MESSAGE) - types.count(EventType.MESSAGE_DELETED)
+    said -= sum(len(event.data.get("supersedes", ())) for event in events if event.type == EventType.RUN_STARTED)
     if len(current) != said:
         yield "conversation", len(current), said
 
@@ -67,9 +68,11 @@ def _gaps(events: list[SessionEvent]) -> Iterator[tuple[str, Any, Any]]:
 def _replaces(later: list[SessionEvent], event: SessionEvent) -> bool:
     kinds = (EventType.MESSAGE_EDITED, EventType.MESSAGE_DELETED)
     return any(
-        other.type in kinds
-        and other.position == event.position
-        and event.sequence < other.sequence == event.superseded_by
+        event.sequence < other.sequence == event.superseded_by
+        and (
+            (other.type in kinds and other.position == event.position)
+            or (other.type == EventType.RUN_STARTED and event.position in other.data.get("supersedes", ()))
+        )
         for other in later
     )
 

@@ -118,6 +118,14 @@ def _message(now: Projection, data: Mapping[str, Any]) -> Projection:
     return replace(now, status=move(now.status, Status.ACTIVE), message_count=now.message_count + 1)
 
 
+def _answering(now: Projection, data: Mapping[str, Any]) -> Projection:
+    return replace(now, message_count=now.message_count - len(data.get("supersedes", ())))
+
+
+def _answered(now: Projection, data: Mapping[str, Any]) -> Projection:
+    return replace(now, token_count=now.token_count + int(data.get("tokens", 0)))
+
+
 def _replacement(now: Projection, data: Mapping[str, Any]) -> Projection:
     return replace(now, message_count=now.message_count - 1)
 
@@ -151,4 +159,8 @@ _CHANGES: Mapping[str, Callable[[Projection, Mapping[str, Any]], Projection]] = 
     EventType.STATE_CHANGED: lambda now, data: replace(now, state=merge(now.state, data["patch"])),
     EventType.MESSAGE: _message,
     EventType.MESSAGE_DELETED: _replacement,
+    EventType.RUN_STARTED: _answering,
+    EventType.RUN_SUCCEEDED: _answered,
+    EventType.RUN_FAILED: _answered,
+    EventType.RUN_CANCELLED: _answered,
 }

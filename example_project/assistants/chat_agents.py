@@ -10,6 +10,7 @@ from django_chat_sessions.agents import Agent, Turn, register
 from django_chat_sessions.choices import Strategy, TimeoutMode
 from django_chat_sessions.rules.timeouts import TimeoutOverrides
 
+from . import model_agent as model_agent
 from . import task_list
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from django_chat_sessions.exceptions import (
     SessionNotFound,
 )
 from django_chat_sessions.models import ChatSession, Run, SessionEvent
-from django_chat_sessions.operations import expiry, messages, opening, privacy, runs, sessions
+from django_chat_sessions.operations import expiry, messages, opening, privacy, recovery, runs, sessions
 from django_chat_sessions.rules.timeouts import TimeoutOverrides
 from django_chat_sessions.testing import age, make_session, say
 from tests.concurrency.conftest import at_once, unexpected
@@ -411,7 +411,7 @@ def test_every_operation_at_once_is_never_locked_out(alice):
                 lambda s, n: opening.open(alice, parent=s),
                 lambda s, n: sessions.change_timeout(s, {"timeout_minutes": 30 + n}),
                 lambda s, n: runs.ask(s, Message("user", "q")),
-                lambda s, n: (expiry.warn(), expiry.expire(), expiry.recover()),
+                lambda s, n: (expiry.warn(), expiry.expire(), recovery.recover()),
             )
         )
     )

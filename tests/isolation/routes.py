@@ -10,6 +10,9 @@ from django.urls import reverse
 
 from django_chat_sessions.api.urls import urlpatterns
 
+#: The public id of the run that a route is about.
+HER_RUN = "5a3c1f0e-8d0b-4c62-9f27-6d1f0c3b7a10"
+
 
 @dataclass(frozen=True)
 class Route:
@@ -26,8 +29,8 @@ class Route:
     def is_about_a_session(self) -> bool:
         return "session" in self.arguments
 
-    def path(self, session: str = "", sequence: str = "2") -> str:
-        given = {"session": session, "sequence": sequence}
+    def path(self, session: str = "", sequence: str = "2", run: str = "") -> str:
+        given = {"session": session, "sequence": sequence, "run": run or HER_RUN}
         return reverse(f"chat_sessions:{self.name}", kwargs={name: given[name] for name in self.arguments})
 
     def call(self, api: Any, session: str = "", body: Any = None, **headers: str) -> Any:
@@ -50,6 +53,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("session-state", "patch"): {"key": "value"},
     ("message-list", "post"): {"content": "hello", "delivery": "store"},
     ("message-detail", "patch"): {"content": "changed"},
+    ("run-list", "post"): {"delivery": "background"},
+    ("run-cancel", "post"): {},
     ("event-list", "post"): {"type": "app.clicked"},
 }
 

@@ -413,37 +413,6 @@ def test_any_string_is_a_clients_name(alice, client):
         messages.append(session, Message("user", "x"), client=client + "x")
 
 
-# -------------------------------------------------------------------------------------------------------------- windows
-
-
-def test_a_window_is_what_fits_with_system_messages_kept(session):
-    say(session, "rules", role="system", token_count=1)
-    for number in range(5):
-        say(session, str(number), token_count=10)
-    window = messages.window(session, max_messages=3)
-    assert ([m.content for m in window.messages], window.truncated) == (["rules", "3", "4"], True)
-    window = messages.window(session, max_tokens=31)
-    assert [m.content for m in window.messages] == ["rules", "2", "3", "4"]
-    window = messages.window(session)
-    assert (len(window.messages), window.truncated) == (6, False)
-
-
-def test_a_window_is_as_wide_as_the_settings_say(session, configured):
-    configured(WINDOW_MESSAGES=2)
-    for number in range(3):
-        say(session, str(number))
-    assert [m.content for m in messages.window(session).messages] == ["1", "2"]
-
-
-def test_a_window_shows_messages_as_they_read_now_and_where_they_stood(session):
-    for text in ("a", "b", "c"):
-        say(session, text)
-    messages.edit(session, 2, "A")
-    messages.withdraw(session, 3)
-    window = messages.window(session)
-    assert ([m.content for m in window.messages], window.truncated) == (["A", "c"], False)
-
-
 # ---------------------------------------------------------------------------------------------------------------- state
 
 

@@ -22,7 +22,7 @@ from django_chat_sessions.exceptions import (
     SessionNotFound,
 )
 from django_chat_sessions.models import ChatSession
-from django_chat_sessions.operations import messages, opening, sessions
+from django_chat_sessions.operations import context, messages, opening, sessions
 from django_chat_sessions.rules.timeouts import TimeoutOverrides
 from django_chat_sessions.testing import age, make_session, say
 from tests.operations.reading import fresh, last, texts, types
@@ -282,10 +282,10 @@ def test_a_child_reads_its_parents_state_under_its_own_as_both_are_now(alice):
     child = make_session(alice, parent=top, state={"deep": {"b": 2}})
     grandchild = make_session(alice, parent=child, state={"own": True})
     expected = {"city": "Bonn", "deep": {"a": 1, "b": 2}, "own": True}
-    assert messages.inherited_state(grandchild) == expected
-    assert messages.window(grandchild).state == expected
+    assert context.inherited_state(grandchild) == expected
+    assert context.window(grandchild).state == expected
     sessions.change_state(top, {"city": "Graz", "deep": {"b": 9}})
-    assert messages.inherited_state(grandchild) == {**expected, "city": "Graz"}
+    assert context.inherited_state(grandchild) == {**expected, "city": "Graz"}
     assert fresh(grandchild).state == {"own": True}
 
 

@@ -15,7 +15,7 @@ from django_chat_sessions.exceptions import (
     SessionExpired,
 )
 from django_chat_sessions.models import ChatSession, Run
-from django_chat_sessions.operations import expiry, messages, opening, runs, sessions
+from django_chat_sessions.operations import expiry, messages, opening, recovery, runs, sessions
 from django_chat_sessions.rules.timeouts import TimeoutOverrides
 from django_chat_sessions.testing import age, make_session, say
 from tests.operations.reading import fresh, last, types
@@ -503,29 +503,28 @@ def lost(alice, die):
     for session in found:
         die(session)
         age(session, hours=1)
-        Run.objects.filter(session=session).update(expires_at=session.last_activity_at)
     return found
 
 
-def test_recovery_gives_up_answers_whose_time_is_over(lost):
-    assert expiry.recover().count == 2
-    assert expiry.recover().count == 0
+def test_recovery_gives_up_answers_whose_process_is_lost(lost):
+    assert recovery.recover().count == 2
+    assert recovery.recover().count == 0
     assert types(lost[0])[-1] == "run.failed"
     assert set(Run.objects.values_list("status", flat=True)) == {"failed"}
 
 
 def test_recovery_goes_on_where_a_session_is_deleted_meanwhile(lost, monkeypatch):
-    def abandon(draft, run):
+    def abandon(draft, run, error):
         ChatSession.objects.exclude(pk=draft.session.pk).delete()
-        return original(draft, run)
+        return original(draft, run, error)
 
-    original = expiry.abandon
-    monkeypatch.setattr(expiry, "abandon", abandon)
-    assert expiry.recover().count == 1
+    original = recovery.abandon
+    monkeypatch.setattr(recovery, "abandon", abandon)
+    assert recovery.recover().count == 1
     assert ChatSession.objects.count() == 1
 
 
 def test_recovery_leaves_answers_that_still_have_time(alice, die):
     die(make_session(alice, agent="echo"))
-    assert expiry.recover().count == 0
+    assert recovery.recover().count == 0
     assert Run.objects.get().status == "running"

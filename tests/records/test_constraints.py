@@ -47,7 +47,9 @@ def test_at_most_one_run_of_a_session_is_alive(session):
     def run(status: str) -> None:
         now = timezone.now()
         with transaction.atomic():
-            Run.objects.create(session=session, status=status, input_sequence=1, created_at=now, expires_at=now)
+            Run.objects.create(
+                session=session, status=status, input_sequence=1, created_at=now, expires_at=now, heartbeat_at=now
+            )
 
     for status in ("succeeded", "failed", "cancelled", "succeeded", "running"):
         run(status)

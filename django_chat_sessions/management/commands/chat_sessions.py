@@ -17,7 +17,8 @@ from django.db import DatabaseError, close_old_connections, router
 from django_chat_sessions import conf, schedule
 from django_chat_sessions.exceptions import SessionNotFound
 from django_chat_sessions.models import ChatSession
-from django_chat_sessions.operations import expiry
+from django_chat_sessions.operations import expiry, recovery
+from django_chat_sessions.operations.sweeping import Swept
 from django_chat_sessions.operations.verification import verify
 
 #: Sessions that ``verify`` reads at a time, and between two lines of progress where nobody watches.
@@ -202,10 +203,10 @@ class Command(BaseCommand):
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
-_SWEEPS = {"warn": expiry.warn, "expire": expiry.expire, "recover": expiry.recover}
+_SWEEPS = {"warn": expiry.warn, "expire": expiry.expire, "recover": recovery.recover}
 
 
-def _sweep(sweep: Callable[..., expiry.Swept], limit: int | None, stop: threading.Event | None) -> int:
+def _sweep(sweep: Callable[..., Swept], limit: int | None, stop: threading.Event | None) -> int:
     """Sweep in batches, so that a loop over a large backlog stops soon after it was told to."""
     size, count = conf.get().SWEEP_BATCH, 0
     while stop is None or not stop.is_set():

@@ -1,0 +1,1 @@
+"""One module per agent framework or client protocol; each needs an extra of its own."""

@@ -1,0 +1,219 @@
+"""Server-Sent Events (WHATWG HTML, section 9.2): what happens in a session, as it happens.
+
+While nothing happens a stream holds no thread and no database connection: it waits in the server's event loop to be
+told of news, and a few threads, which all streams of a process share, read for those that were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
+from time import monotonic
+
+from asgiref.sync import SyncToAsync
+from django.core.handlers.asgi import ASGIRequest
+from django.db import DatabaseError, connections
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from rest_framework.exceptions import NotAcceptable
+from rest_framework.request import Request
+
+from .. import chunks, conf, notifications
+from ..choices import LIVE, EventType
+from ..chunks import Cursor, Frame
+from ..exceptions import InvalidRequest
+from ..models import ChatSession, Run
+from ..operations.runner import RUNNER
+from .base import ChatViewSet
+from .formats import EventStreamRenderer, JSONRenderer, ProblemRenderer, dumps, encode
+
+logger = logging.getLogger("django_chat_sessions")
+
+CONTENT_TYPE = "text/event-stream"
+
+#: Seconds after which a comment tells everybody on the way that the connection is still wanted.
+COMMENT_SECONDS = 15.0
+
+#: Milliseconds after which an EventSource comes back.
+RETRY = 1000
+
+#: Threads of a process that read for all its streams.
+READERS = 4
+
+_ID = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?")
+_ENDS = {EventType.SESSION_EXPIRED, EventType.SESSION_ENDED, EventType.SESSION_FAILED, EventType.SESSION_ARCHIVED}
+_RUN_ENDS = {EventType.RUN_SUCCEEDED, EventType.RUN_FAILED, EventType.RUN_CANCELLED}
+
+
+class StreamViewSet(ChatViewSet):
+    """What happens in a session, live."""
+
+    renderer_classes = [EventStreamRenderer, JSONRenderer, ProblemRenderer]
+
+    def retrieve(self, request: Request, session: str) -> HttpResponseBase:
+        """Send what the caller has missed, and then whatever happens."""
+        found = self.see(session)
+        after = _given(request)
+        check_server(request)
+        if after is None:
+            after = chunks.here(found)
+        if found.status not in LIVE and not chunks.frames(found, after, limit=1):
+            # To an EventSource this says that there is no use in coming back.
+            return HttpResponse(status=204)
+        return stream(found, after)
+
+
+def _given(request: Request) -> Cursor | None:
+    """Return how far the caller has come, if they say so."""
+    header = request.META.get("HTTP_LAST_EVENT_ID")
+    text = header or request.query_params.get("after")
+    if text is None:
+        return None
+    match = _ID.fullmatch(text)
+    if match is None:
+        name = "Last-Event-ID" if header else "after"
+        raise InvalidRequest({name: ["Expected the id of an event or a frame of this stream."]})
+    return Cursor(int(match[1]), -1 if match[2] is None else int(match[2]))
+
+
+def check_server(request: Request) -> None:
+    """Refuse to stream where the server would have to keep a thread for it.
+
+    Raises:
+        NotAcceptable: this is a WSGI server.
+    """
+    if not isinstance(request._request, ASGIRequest):
+        raise NotAcceptable("Streams need an ASGI server; here, wait for events with GET events?wait=.")
+
+
+def stream(
+    session: ChatSession, after: Cursor, *, until: Run | None = None, is_once: bool = False
+) -> StreamingHttpResponse:
+    """Return the response that sends what comes after a place in the log.
+
+    Args:
+        session: which.
+        after: where the reader stands.
+        until: a run whose end ends the stream.
+        is_once: whether only what is there now is sent.
+    """
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+    response = StreamingHttpResponse(_Feed(session, after, until, is_once).sent(), content_type=CONTENT_TYPE)
+    response["Cache-Control"] = "no-store, no-transform"
+    # For nginx; and to keep Django's own compression, which would wait for more, away.
+    response["X-Accel-Buffering"] = "no"
+    response["Content-Encoding"] = "identity"
+    return response
+
+
+@dataclass(slots=True)
+class _Feed:
+    """One stream.
+
+    Attributes:
+        session: which.
+        after: what was sent last.
+        until: a run whose end ends it.
+        is_once: whether it ends with what is there.
+    """
+
+    session: ChatSession
+    after: Cursor
+    until: Run | None
+    is_once: bool
+    is_over: bool = False
+    using: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Remember the database."""
+        self.using = self.session._state.db or "default"
+
+    async def sent(self) -> AsyncIterator[bytes]:
+        """Yield frames and comments."""
+        _let_thread_go()
+        yield f"retry: {RETRY}\n\n".encode()
+        until = monotonic() + conf.get().STREAM_SECONDS
+        try:
+            async with notifications.subscribe(self.session.uuid, using=self.using) as news:
+                while True:
+                    frames = await READER.read(self._read)
+                    if frames:
+                        yield b"".join(self._encoded(frames))
+                    if self.is_over or monotonic() > until or RUNNER.is_draining:
+                        return
+                    if not frames and not await news.wait(COMMENT_SECONDS):
+                        yield b":\n\n"
+        except DatabaseError:
+            logger.exception("A stream ends, as the database does not answer")
+
+    def _read(self) -> list[Frame]:
+        frames = chunks.frames(self.session, self.after)
+        if not frames:
+            rows = ChatSession.objects.using(self.using).filter(pk=self.session.pk)
+            status = rows.values_list("status", flat=True).first()
+            # Gone, or over and all said.
+            self.is_over = status not in LIVE or self.is_once
+        return frames
+
+    def _encoded(self, frames: Iterable[Frame]) -> Iterable[bytes]:
+        for frame in frames:
+            self.after = frame.cursor
+            yield _encode(frame)
+            if self.until is not None and frame.type in _RUN_ENDS and str(self.until.uuid) in frame.json:
+                self.is_over = True
+                return
+            self.is_over = self.is_over or frame.type in _ENDS
+
+
+def _encode(frame: Frame) -> bytes:
+    data = frame.json
+    if frame.run is not None:
+        data = dumps({"run": str(frame.run), "index": frame.cursor.index, "text": frame.json})
+    return encode(f"id: {frame.cursor}\nevent: {frame.type}\ndata: {data}\n\n")
+
+
+def _let_thread_go() -> None:
+    """Give back the thread that Django keeps for a request until its response is sent.
+
+    The view is done with it; whatever Django does at the end of the response gets another one.
+    """
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    if context is not None and (executor := SyncToAsync.context_to_thread_executor.pop(context, None)):
+        executor.shutdown(wait=False)
+
+
+class _Reader:
+    """The threads that read for all streams; their connections are let go when nobody wants to read."""
+
+    def __init__(self) -> None:
+        """Have no thread yet."""
+        self._lock = Lock()
+        self._wanted = 0
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def read(self, act: Callable[[], list[Frame]]) -> list[Frame]:
+        """Read something in one of the threads."""
+        with self._lock:
+            self._wanted += 1
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="chat-streams")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._act, act)
+
+    def _act(self, act: Callable[[], list[Frame]]) -> list[Frame]:
+        try:
+            return act()
+        finally:
+            with self._lock:
+                self._wanted -= 1
+                is_idle = self._wanted < READERS
+            if is_idle:
+                connections.close_all()
+
+
+READER = _Reader()

@@ -1,0 +1,66 @@
+"""Handing runs to who gives the answers: a Celery worker, or this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils.module_loading import import_string
+
+from .. import conf
+from ..models import ChatSession, Run
+from . import writing
+from .runner import RUNNER, Execution, process_name
+
+logger = logging.getLogger("django_chat_sessions")
+
+#: Celery's own room, which nothing here may import.
+_TASKS = "django_chat_sessions.tasks"
+
+
+def dispatch(run: Run, session: ChatSession) -> None:
+    """Hand a queued run over when the transaction has committed."""
+    using = writing.alias(session)
+    transaction.on_commit(partial(hand_over, run.pk, run.uuid, using), using=using)
+
+
+def hand_over(key: int, public_id: UUID, using: str) -> None:
+    """Hand a queued run to a Celery worker or to this process, by the setting ``RUNNER``.
+
+    Where the broker is away, the run stays queued, and recovery hands it over again.
+    """
+    if uses_celery():
+        try:
+            import_string(f"{_TASKS}.send")(str(public_id), using)
+        except Exception:
+            logger.exception("Run %s could not be sent to a worker; it stays queued", public_id)
+    elif not RUNNER.is_draining:
+        run = Run.objects.using(using).filter(pk=key).first()
+        if run is not None:
+            RUNNER.submit(Execution(run, process_name()))
+
+
+def uses_celery() -> bool:
+    """Tell whether Celery workers give the answers that nobody waits for."""
+    choice = conf.get().RUNNER
+    if choice != "auto":
+        return choice == "celery"
+    if find_spec("celery") is None:
+        return False
+    is_configured: Callable[[], Any] = import_string(f"{_TASKS}.is_configured")
+    return bool(is_configured())
+
+
+def execute(public_id: str, *, using: str, worker: str) -> None:
+    """Give the answer of a queued run in this process, and wait until it is given; for a worker's task."""
+    run = Run.objects.using(using).filter(uuid=public_id).first()
+    if run is None:
+        return
+    execution = Execution(run, worker)
+    RUNNER.submit(execution)
+    execution.outcome.result()

@@ -1,0 +1,162 @@
+"""Hearing an agent out: whatever kind of responder it is, its pieces come one by one in the calling thread."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.db import connections
+
+from ..agents import Agent
+from ..turns import PIECES, Piece, Turn
+
+class OutOfTime(Exception):
+    """The agent's time limit has passed."""
+
+
+#: Seconds that a responder which is told to stop may take to do so before nobody waits for it any more.
+PATIENCE_SECONDS = 2.0
+
+
+class Loop:
+    """The event loop in which this process's asynchronous responders speak, in a thread of its own.
+
+    It stays, so that what a responder keeps between answers, such as a client's connections, stays good.
+    """
+
+    def __init__(self) -> None:
+        """Have no thread yet."""
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def get(self) -> asyncio.AbstractEventLoop:
+        """Return the loop; the first call starts it."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="chat-agents", daemon=True).start()
+            return self._loop
+
+    def forget(self) -> None:
+        """Have no loop: a forked child has none of its parent's threads."""
+        self._lock, self._loop = threading.Lock(), None
+
+
+LOOP = Loop()
+os.register_at_fork(after_in_child=LOOP.forget)
+
+#: Takes what stops the agent's work; a responder that cannot be stopped from outside gives nothing.
+OnStop = Callable[[Callable[[], Any]], None]
+
+
+def pieces(agent: Agent, turn: Turn, on_stop: OnStop) -> Iterator[Piece]:
+    """Yield what an agent says. A generator that is closed stops the agent's work.
+
+    Args:
+        agent: one that can respond.
+        turn: what it answers.
+        on_stop: is given what stops the work of an asynchronous responder from another thread.
+
+    Raises:
+        OutOfTime: an asynchronous responder's time limit has passed.
+        Exception: whatever the agent raises.
+        TypeError: it answers what no agent may.
+    """
+    answer = None if agent.respond is None else agent.respond(turn)
+    if isinstance(answer, AsyncIterator) or inspect.isawaitable(answer):
+        return _bridge(answer, turn, agent.time_limit_seconds, on_stop)
+    return _iterated(answer)
+
+
+def _iterated(answer: Any) -> Iterator[Piece]:
+    if answer is None:
+        return iter(())
+    if isinstance(answer, PIECES):
+        return iter((answer,))
+    if isinstance(answer, (Iterator, list, tuple)):
+        return iter(answer)
+    raise TypeError(f"A responder returns or yields text, messages or the like, not {type(answer).__name__}.")
+
+
+_END = object()
+
+
+class _Event:
+    """An event that an asynchronous responder wants to be recorded, in the thread that hears it out."""
+
+    def __init__(self, type_: str, data: Mapping[str, Any]) -> None:
+        self.type, self.data = type_, data
+        self.recorded: Future[None] = Future()
+
+    def record(self, turn: Turn) -> None:
+        """Record it, and tell who waits for that."""
+        try:
+            turn.record(self.type, self.data)
+        except Exception as error:  # noqa: BLE001 - it is the responder's
+            self.recorded.set_exception(error)
+        else:
+            self.recorded.set_result(None)
+
+
+def _bridge(answer: Any, turn: Turn, seconds: float, on_stop: OnStop) -> Iterator[Piece]:
+    """Yield in this thread what is said in the loop."""
+    heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    async def arecord(type_: str, data: Mapping[str, Any]) -> None:
+        event = _Event(type_, data)
+        heard.put(event)
+        await asyncio.wrap_future(event.recorded)
+
+    turn.arecord = arecord
+    speaking = asyncio.run_coroutine_threadsafe(_speak(answer, seconds, heard.put), LOOP.get())
+    on_stop(speaking.cancel)
+    try:
+        while (piece := heard.get()) is not _END:
+            if isinstance(piece, _Event):
+                piece.record(turn)
+            else:
+                yield piece
+        speaking.result(PATIENCE_SECONDS)
+    finally:
+        speaking.cancel()
+
+
+async def _speak(answer: Any, seconds: float, say: Callable[[Any], None]) -> None:
+    try:
+        # What it does with the database happens in a thread of its own, and not in one with all others.
+        async with ThreadSensitiveContext() as context:
+            try:
+                async with asyncio.timeout(seconds) as limit:
+                    await _say(answer, say)
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                raise OutOfTime from error
+            finally:
+                if context in SyncToAsync.context_to_thread_executor:
+                    await asyncio.shield(sync_to_async(connections.close_all)())
+    finally:
+        say(_END)
+
+
+async def _say(answer: Any, say: Callable[[Any], None]) -> None:
+    if not isinstance(answer, AsyncIterator):
+        for piece in _iterated(await answer):
+            say(piece)
+        return
+    try:
+        async for piece in answer:
+            say(piece)
+    finally:
+        close = getattr(answer, "aclose", None)
+        if close is not None:
+            with suppress(RuntimeError):
+                await close()
