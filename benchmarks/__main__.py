@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from . import database
-from .measure import Plan, Row, say, table
+from .measure import Amount, Plan, Row, amounts_table, say, table
 
-PARTS = ["writers", "readers", "web", "tuning"]
+PARTS = ["writers", "readers", "web", "streams", "idle", "tuning"]
 LATEST = Path(__file__).parent / "latest.json"
 
 
@@ -29,31 +29,36 @@ def main() -> int:
     with database.database() as url:
         os.environ |= {"BENCH_DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "benchmarks.settings"}
         facts = database.settings(url)
-        rows = list(measure(options.only, Plan(max(5, options.rounds), options.scale), began))
-    print(f"\n{about(facts)}\n\n{table(rows)}\n")
+        every = list(measure(options.only, Plan(max(5, options.rounds), options.scale), began))
+    rows = [row for row in every if isinstance(row, Row)]
+    amounts = [row for row in every if isinstance(row, Amount)]
+    print(
+        "\n"
+        + "\n\n".join(filter(None, [about(facts), rows and table(rows), amounts and amounts_table(amounts)]))
+        + "\n"
+    )
     missed = [row for row in rows if row.is_met is False]
     aimed = [row for row in rows if row.aim is not None]
     print(f"{len(aimed) - len(missed)} of {len(aimed)} aims met, in {time.monotonic() - began:.0f} s.")
-    LATEST.write_text(json.dumps([row.as_dict() for row in rows], indent=1) + "\n")
+    LATEST.write_text(json.dumps([row.as_dict() for row in every], indent=1) + "\n")
     return 0
 
 
-def measure(only: list[str] | None, plan: Plan, began: float) -> list[Row]:
+def measure(only: list[str] | None, plan: Plan, began: float) -> list[Row | Amount]:
     """Run the parts and tell each row when it is there."""
     import django
     from django.db import connections
 
     django.setup()
-    from . import readers, tuning, web, writers
+    from . import idle, readers, streams, tuning, web, writers
 
     rows = []
-    for name, module in zip(PARTS, (writers, readers, web, tuning), strict=True):
+    for name, module in zip(PARTS, (writers, readers, web, streams, idle, tuning), strict=True):
         if only and name not in only:
             continue
         say(f"[{time.monotonic() - began:4.0f} s] {name} …")
         for row in module.measure(plan):
-            told = f"{row.work}, {row.variant}: {row.median_us:.0f} µs, {row.ratio:.2f} of the floor"
-            say(f"[{time.monotonic() - began:4.0f} s]   {told}")
+            say(f"[{time.monotonic() - began:4.0f} s]   {row.told}")
             rows.append(row)
     connections.close_all()
     return rows

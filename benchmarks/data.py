@@ -34,9 +34,9 @@ def user(name: str) -> Any:
     return get_user_model().objects.get_or_create(username=name)[0]
 
 
-def opened(owner: Any, count: int = 1) -> list[ChatSession]:
+def opened(owner: Any, count: int = 1, *, agent: str = "") -> list[ChatSession]:
     """Open new sessions, live for as long as a benchmark may take."""
-    return [opening.open(owner).session for _ in range(count)]
+    return [opening.open(owner, agent=agent).session for _ in range(count)]
 
 
 def long(owner: Any, length: int) -> ChatSession:

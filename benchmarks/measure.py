@@ -27,6 +27,31 @@ class Row:
         """Whether the aim is met; None where there is none."""
         return None if self.aim is None else self.ratio <= self.aim
 
+    @property
+    def told(self) -> str:
+        """What is told of it while the others are measured."""
+        return f"{self.work}, {self.variant}: {self.median_us:.0f} µs, {self.ratio:.2f} of the floor"
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as it is written to the file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """One line of the other table: something that is not the time that a piece of work takes."""
+
+    work: str
+    variant: str
+    unit: str
+    median: float
+    floor: float | None = None
+
+    @property
+    def told(self) -> str:
+        """What is told of it while the others are measured."""
+        return f"{self.work}, {self.variant}: {figure(self.median)} {self.unit}, floor {figure(self.floor)}"
+
     def as_dict(self) -> dict[str, object]:
         """Return it as it is written to the file."""
         return asdict(self)
@@ -96,3 +121,16 @@ def table(rows: list[Row]) -> str:
             f" | {said[row.is_met]} |"
         )
     return "\n".join(lines)
+
+
+def amounts_table(amounts: list[Amount]) -> str:
+    """Return what is no time as a Markdown table."""
+    lines = ["| work | variant | median | floor | unit |", "|---|---|--:|--:|---|"]
+    for one in amounts:
+        lines.append(f"| {one.work} | {one.variant} | {figure(one.median)} | {figure(one.floor)} | {one.unit} |")
+    return "\n".join(lines)
+
+
+def figure(value: float | None) -> str:
+    """Return a number with as many digits as mean something."""
+    return "" if value is None else f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, connections, transaction
+from django.db.models import Q
 
 from . import agents, conf, dialects, notifications, statements
 from .choices import MESSAGE_TYPES, EventType
@@ -234,19 +235,32 @@ def insert(using: str, rows: Iterable[tuple[int, int, Entry]], *, now: datetime)
     SessionEvent._base_manager.using(using).bulk_create(events, batch_size=BATCH)
 
 
-def supersede(session: ChatSession, sequence: int, *, by: int) -> None:
-    """Set the one pointer of an event that may be set, once: what replaced it."""
+def supersede(session: ChatSession, event: SessionEvent, *, by: int) -> None:
+    """Set the one pointer of an event that may be set, once: what replaced it. With a message go its summaries."""
     using = session._state.db or "default"
-    events = SessionEvent._base_manager.using(using)
-    events.filter(session=session, sequence=sequence, superseded_by__isnull=True).update(superseded_by=by)
+    events = SessionEvent._base_manager.using(using).filter(session=session)
+    events.filter(sequence=event.sequence, superseded_by__isnull=True).update(superseded_by=by)
+    outdate(session, event.position or 0, by=by)
+
+
+def outdate(session: ChatSession, position: int, *, by: int) -> None:
+    """Set aside the summaries that cover a place in the conversation which reads otherwise from now on."""
+    using = session._state.db or "default"
+    made = SessionEvent._base_manager.using(using).filter(session=session, type=EventType.CONTEXT_COMPACTED)
+    made.filter(position__gte=position, superseded_by__isnull=True).update(superseded_by=by)
 
 
 def erase(session: ChatSession, position: int) -> None:
-    """Remove the content of every version of one message; the skeleton stays. The log's one private door."""
+    """Remove the content of every version of one message, and of every summary of it; the skeleton stays.
+
+    The log's one private door.
+    """
     using = session._state.db or "default"
     with _erasing(using):
-        versions = SessionEvent._base_manager.using(using).filter(session=session, position=position)
-        versions.filter(type__in=MESSAGE_TYPES).update(content="", data={"erased": True})
+        versions = Q(position=position, type__in=MESSAGE_TYPES)
+        summaries = Q(position__gte=position, type=EventType.CONTEXT_COMPACTED)
+        events = SessionEvent._base_manager.using(using).filter(versions | summaries, session=session)
+        events.update(content="", data={"erased": True})
 
 
 @contextmanager

@@ -237,6 +237,11 @@ class SessionEvent(models.Model):
                 condition=Q(role=Role.SYSTEM, superseded_by__isnull=True, type__in=MESSAGE_TYPES),
                 name="chat_sessions_system",
             ),
+            models.Index(
+                fields=["session", "sequence"],
+                condition=Q(type=EventType.CONTEXT_COMPACTED),
+                name="chat_sessions_compacted",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["session", "sequence"], name="chat_sessions_sequence"),

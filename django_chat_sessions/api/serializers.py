@@ -11,8 +11,9 @@ from rest_framework.exceptions import ValidationError
 
 from ..agents import Message
 from ..choices import Delivery, Role, TimeoutMode
+from ..exceptions import InvalidRequest
 from ..models import EXTERNAL_ID_LENGTH, NAME_LENGTH, REASON_LENGTH, TITLE_LENGTH
-from ..operations import limits
+from ..operations import limits, sealing
 from ..rules.timeouts import TimeoutOverrides
 
 #: Tags of a session, and parts of a message.
@@ -112,6 +113,23 @@ class PublicId(Text):
     """The public id of a session; whether it is one, the look-up finds out."""
 
 
+class SealedTranscript(serializers.Field):  # type: ignore[type-arg]
+    """A transcript that was sealed for the caller; the context names the ``owner`` and, perhaps, the ``agent``."""
+
+    def to_internal_value(self, data: Any) -> sealing.Transcript:
+        """Open it."""
+        if not isinstance(data, str):
+            raise ValidationError([_("Not a valid string.")])
+        try:
+            return sealing.unseal(data, self.context["owner"], agent=self.context.get("agent"))
+        except InvalidRequest as error:
+            raise ValidationError(error.errors["transcript"]) from error
+
+    def to_representation(self, value: Any) -> Any:
+        """Return it as it is."""
+        return value
+
+
 class Strict(serializers.Serializer):  # type: ignore[type-arg]
     """A body that may say what it may say, and nothing else; all that is wrong is told at once."""
 
@@ -193,6 +211,14 @@ class MessageBody(MessageFields):
     delivery = Choice(choices=Delivery.choices, required=False)
 
 
+class QueryBody(MessageFields):
+    """A question that nobody stores: the user's, without a name."""
+
+    role = None  # type: ignore[assignment]
+    external_id = None  # type: ignore[assignment]
+    transcript = SealedTranscript(required=False, allow_null=True)
+
+
 class RunBody(Strict):
     """A question to be answered again."""
 
@@ -244,6 +270,13 @@ class OpenBody(ChangeBody):
     continue_from = PublicId(required=False, allow_null=True)
     timeout = TimeoutBody(required=False)
     messages = MessageFields(required=False, many=True)
+    transcript = SealedTranscript(required=False, allow_null=True)
+
+    def missing(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin with one history alone."""
+        if data.get("transcript") is None or "messages" not in data:
+            return {}
+        return {"messages": [_("A session begins with messages or with a transcript, not with both.")]}
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         """Check a body, but not each message of more than a session may have."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, NoReturn
 
 from django.contrib.auth import get_user_model
@@ -53,11 +54,17 @@ class SessionViewSet(ChatViewSet):
         """Open a session, or find the live one that the strategy or the ``external_id`` names."""
         parent, source = self._named("parent"), self._named("continue_from")
         agents.find(self._said("agent") or "")
-        data = self.body(serializers.OpenBody)
+        body = partial(serializers.OpenBody, context={"owner": request.user, "agent": self._said("agent")})
+        data = self.body(body)  # type: ignore[arg-type]
         data = {name: value for name, value in data.items() if name not in {"parent", "continue_from"}}
         history = [serializers.message(item) for item in data.pop("messages", [])]
         if not all(may_write(request.user, message.role) for message in history):
             self._refuse(history, parent)
+        transcript = data.pop("transcript", None)
+        if transcript is not None:
+            # Its roles need no permission: what the agent said in it is what the agent said.
+            history = list(transcript.messages)
+            data = {"agent": transcript.agent, "state": transcript.state or None, **data}
         environment = {**data.pop("environment", {}), **conf.get().capture(request._request)}
         opened = opening.open(
             request.user,

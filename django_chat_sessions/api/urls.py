@@ -11,6 +11,7 @@ from django.urls import URLPattern
 from django.urls.resolvers import RegexPattern
 
 from ..models import ChatSession
+from .agents import NoAgentViewSet, QueryViewSet
 from .base import ChatViewSet, NowhereViewSet
 from .messages import EventViewSet, MessageViewSet
 from .operators import HealthViewSet, MetricsViewSet
@@ -46,6 +47,8 @@ def _route(path: str, name: str, kind: type[ChatViewSet], **actions: str) -> URL
     return URLPattern(OptionalSlash(path, name=name), _view(kind, actions), name=name)
 
 
+_EVERY = dict.fromkeys(("get", "post", "put", "patch", "delete"), "refuse")
+
 urlpatterns = [
     _route("sessions", "session-list", SessionViewSet, get="list", post="create"),
     _route("sessions/health", "health", HealthViewSet, get="retrieve"),
@@ -76,10 +79,7 @@ urlpatterns = [
     _route(f"{SESSION}/runs/(?P<run>[^/]+)/cancel", "run-cancel", RunViewSet, post="cancel"),
     _route(f"{SESSION}/stream", "session-stream", StreamViewSet, get="retrieve"),
     _route(f"{SESSION}/events", "event-list", EventViewSet, get="list", post="create"),
-    _route(
-        r"sessions/[\s\S]*",
-        "nowhere",
-        NowhereViewSet,
-        **dict.fromkeys(("get", "post", "put", "patch", "delete"), "refuse"),
-    ),
+    _route("agents/(?P<agent>[^/]+)/query", "agent-query", QueryViewSet, post="create"),
+    _route(r"sessions/[\s\S]*", "nowhere", NowhereViewSet, **_EVERY),
+    _route(r"agents/[\s\S]*", "nowhere", NoAgentViewSet, **_EVERY),
 ]

@@ -450,6 +450,14 @@ class Migration(migrations.Migration):
                 name="chat_sessions_system",
             ),
         ),
+        migrations.AddIndex(
+            model_name="sessionevent",
+            index=models.Index(
+                condition=models.Q(("type", "context.compacted")),
+                fields=["session", "sequence"],
+                name="chat_sessions_compacted",
+            ),
+        ),
         migrations.AddConstraint(
             model_name="sessionevent",
             constraint=models.UniqueConstraint(fields=("session", "sequence"), name="chat_sessions_sequence"),

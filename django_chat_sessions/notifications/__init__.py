@@ -17,10 +17,10 @@ from .exchange import Exchange
 from .patience import Patience
 from .subscriptions import Subscription
 
-__all__ = ["Subscription", "problem", "reset", "subscribe", "tell"]
+__all__ = ["Subscription", "problem", "reset", "subscribe", "tell", "wake_all"]
 
-#: Seconds that a process which exits gives to what it has not published yet.
-FAREWELL = 1.0
+#: Seconds that a process which exits gives to what it has not published yet, unless that fails.
+FAREWELL = 5.0
 
 _exchange = Exchange()
 _patience = Patience("telling of news")
@@ -50,6 +50,11 @@ def subscribe(session: UUID, using: str = "default") -> Subscription:
         using: the database.
     """
     return Subscription(_exchange, chosen(using), session)
+
+
+def wake_all() -> None:
+    """Wake whoever waits in this process, because it is about to stop, say."""
+    _exchange.audience.wake_all()
 
 
 def reset() -> None:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from .. import conf, dialects
 from .backends import Backend
 from .polling import Polling
+from .redis import Redis
 
 logger = logging.getLogger("django_chat_sessions")
 
@@ -37,8 +38,6 @@ def _chosen(using: str, listener: str, redis_url: str | None) -> Backend:
         logger.warning("%s Streams of %r poll the database instead.", reason, using)
         return Polling(using)
     if wanted == "redis":
-        from .redis import Redis  # noqa: PLC0415 - needs an extra
-
         return Redis(redis_url or "")
     if wanted == "postgres":
         from .postgres import Postgres  # noqa: PLC0415 - needs an extra

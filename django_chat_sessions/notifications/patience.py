@@ -34,6 +34,11 @@ class Patience:
         self._failures += 1
         return seconds * (0.5 + random.random() / 2)  # noqa: S311 - no secret
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether it failed the last time."""
+        return self._failures > 0
+
     def renew(self) -> None:
         """Note that it works."""
         self._failures = 0

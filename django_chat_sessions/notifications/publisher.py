@@ -57,9 +57,13 @@ class Publisher:
                 self._is_running = True
 
     def drain(self, seconds: float) -> None:
-        """Wait until all is published, for that long at the most."""
+        """Wait until all is published, for that long at the most, or until that has failed."""
+
+        def is_done() -> bool:
+            return self._patience.is_tried or not (self._pending or self._is_sending)
+
         with self._changed:
-            self._changed.wait_for(lambda: not self._pending and not self._is_sending, seconds)
+            self._changed.wait_for(is_done, seconds)
 
     def stop(self) -> None:
         """End the thread and its connection; what is not published is dropped."""
@@ -103,6 +107,7 @@ class Publisher:
     def _put_back(self, batch: list[UUID]) -> None:
         with self._changed:
             self._pending = dict.fromkeys(batch) | self._pending
+            self._changed.notify_all()
 
 
 def _close(sender: Sender | None) -> None:

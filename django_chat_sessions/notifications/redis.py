@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from typing import TYPE_CHECKING, Any
 
 from .backends import Mailbox
 from .payloads import CHANNEL
+
+if TYPE_CHECKING:
+    import redis
 
 # Trying again is the caller's, which then knows that something may have been missed.
 _DEFAULTS: dict[str, Any] = {
@@ -53,6 +52,11 @@ class Redis:
 
 
 def _client(url: str) -> redis.Redis:
+    # Here, as it takes half a second, which is the thread's and not that of who tells first.
+    import redis  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
+
     return redis.Redis.from_url(url, **_DEFAULTS, retry=Retry(NoBackoff(), 0))
 
 

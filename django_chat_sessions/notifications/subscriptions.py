@@ -122,10 +122,10 @@ class Audience:
             found = list(self._sessions.get(session, ()))
         self._ring(found)
 
-    def wake_all(self, backend: Backend) -> None:
-        """Wake who waits by that backend."""
+    def wake_all(self, backend: Backend | None = None) -> None:
+        """Wake who waits by that backend, or whoever waits."""
         with self._lock:
-            found = [one for group in self._sessions.values() for one in group if one.backend == backend]
+            found = [one for group in self._sessions.values() for one in group if backend in (None, one.backend)]
         self._ring(found)
 
     def _ring(self, subscriptions: Iterable[Subscription]) -> None:

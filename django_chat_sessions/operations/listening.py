@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import inspect
 import os
 import queue
@@ -10,16 +11,22 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import connections
 
 from ..agents import Agent
+from ..exceptions import AgentNotFound
 from ..turns import PIECES, Piece, Turn
 
 class OutOfTime(Exception):
     """The agent's time limit has passed."""
+
+
+class Stopped(BaseException):
+    """What a synchronous responder that does not stop by itself is interrupted with."""
 
 
 #: Seconds that a responder which is told to stop may take to do so before nobody waits for it any more.
@@ -53,27 +60,68 @@ class Loop:
 LOOP = Loop()
 os.register_at_fork(after_in_child=LOOP.forget)
 
+class Reach:
+    """Where a thread runs an agent's own code, and may be interrupted; nowhere else is that safe."""
+
+    def __init__(self) -> None:
+        """Be out of reach."""
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+
+    def __enter__(self) -> None:
+        """Let this thread be interrupted from here on."""
+        self._thread = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        """Let it be interrupted no more, and forget an interruption that came too late."""
+        while True:
+            try:
+                with self._lock:
+                    self._thread = None
+                    _raise_in(threading.get_ident(), None)
+                return
+            except Stopped:
+                continue
+
+    def interrupt(self) -> None:
+        """Raise ``Stopped`` in the thread at its next bytecode, if it is within reach."""
+        with self._lock:
+            if self._thread is not None:
+                _raise_in(self._thread, Stopped)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Have a thread raise an error, or forget one; the documented use of this function of CPython's."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error and ctypes.py_object(error))
+
+
 #: Takes what stops the agent's work; a responder that cannot be stopped from outside gives nothing.
 OnStop = Callable[[Callable[[], Any]], None]
 
 
-def pieces(agent: Agent, turn: Turn, on_stop: OnStop) -> Iterator[Piece]:
+def pieces(agent: Agent, turn: Turn, on_stop: OnStop, reach: Reach | None = None) -> Iterator[Piece]:
     """Yield what an agent says. A generator that is closed stops the agent's work.
 
     Args:
         agent: one that can respond.
         turn: what it answers.
         on_stop: is given what stops the work of an asynchronous responder from another thread.
+        reach: through which another thread may interrupt a synchronous one.
 
     Raises:
+        AgentNotFound: it is none that responds.
         OutOfTime: an asynchronous responder's time limit has passed.
         Exception: whatever the agent raises.
         TypeError: it answers what no agent may.
     """
-    answer = None if agent.respond is None else agent.respond(turn)
+    reach = reach or Reach()
+    if agent.respond is None:
+        raise AgentNotFound
+    with reach:
+        answer = agent.respond(turn)
     if isinstance(answer, AsyncIterator) or inspect.isawaitable(answer):
         return _bridge(answer, turn, agent.time_limit_seconds, on_stop)
-    return _iterated(answer)
+    return _reached(_iterated(answer), reach)
 
 
 def _iterated(answer: Any) -> Iterator[Piece]:
@@ -84,6 +132,21 @@ def _iterated(answer: Any) -> Iterator[Piece]:
     if isinstance(answer, (Iterator, list, tuple)):
         return iter(answer)
     raise TypeError(f"A responder returns or yields text, messages or the like, not {type(answer).__name__}.")
+
+
+def _reached(said: Iterator[Piece], reach: Reach) -> Iterator[Piece]:
+    """Yield what a synchronous responder says, which is within reach while it works, and only then."""
+    try:
+        while True:
+            with reach:
+                piece: Any = next(said, _END)
+            if piece is _END:
+                return
+            yield piece
+    finally:
+        close = getattr(said, "close", None)
+        if close is not None:
+            close()
 
 
 _END = object()
@@ -117,7 +180,7 @@ def _bridge(answer: Any, turn: Turn, seconds: float, on_stop: OnStop) -> Iterato
 
     turn.arecord = arecord
     speaking = asyncio.run_coroutine_threadsafe(_speak(answer, seconds, heard.put), LOOP.get())
-    on_stop(speaking.cancel)
+    on_stop(partial(_cancel, speaking, heard))
     try:
         while (piece := heard.get()) is not _END:
             if isinstance(piece, _Event):
@@ -127,6 +190,14 @@ def _bridge(answer: Any, turn: Turn, seconds: float, on_stop: OnStop) -> Iterato
         speaking.result(PATIENCE_SECONDS)
     finally:
         speaking.cancel()
+
+
+def _cancel(speaking: Future[None], heard: queue.SimpleQueue[Any]) -> None:
+    """Stop an asynchronous responder, and do not wait for one that does not stop."""
+    speaking.cancel()
+    leaving = threading.Timer(PATIENCE_SECONDS, heard.put, args=(_END,))
+    leaving.daemon = True
+    leaving.start()
 
 
 async def _speak(answer: Any, seconds: float, say: Callable[[Any], None]) -> None:

@@ -269,7 +269,7 @@ def edit(
             by = draft.record(
                 EventType.MESSAGE_EDITED, _kept(event, content), role=event.role, content=content, position=sequence
             )
-            log.supersede(draft.session, event.sequence, by=by)
+            log.supersede(draft.session, event, by=by)
     return find(session, sequence)
 
 
@@ -313,7 +313,7 @@ def withdraw(
         draft.come_back()
         draft.touch()
         by = draft.record(EventType.MESSAGE_DELETED, {"sequence": sequence}, role=event.role, position=sequence)
-        log.supersede(draft.session, event.sequence, by=by)
+        log.supersede(draft.session, event, by=by)
         log.erase(draft.session, sequence)
         if run := event.data.get("run"):
             chunks.erase(draft.session, [run])

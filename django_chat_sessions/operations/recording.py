@@ -50,7 +50,7 @@ def begin(draft: writing.Draft, run: Run, agent: Agent, *, worker: str) -> None:
         data["supersedes"] = [event.position for event in old]
     sequence = draft.record(EventType.RUN_STARTED, data)
     for event in old:
-        log.supersede(draft.session, event.sequence, by=sequence)
+        log.supersede(draft.session, event, by=sequence)
     run.status, run.worker, run.spoken_sequence, run.output_sequence = RunStatus.RUNNING, worker, sequence, None
     run.started_at = run.heartbeat_at = draft.now
     run.first_token_at, run.expires_at = None, must_finish
@@ -231,6 +231,8 @@ class Recorder:
         sequence = draft.next_sequence
         position = self._place(draft.session)
         draft.entries.append(said(message, self.run, draft.now, position))
+        if position is not None:
+            log.outdate(draft.session, position, by=sequence)
         self.run.spoken_sequence = sequence
         if message.role == Role.ASSISTANT:
             self.run.output_sequence = position or sequence

@@ -8,7 +8,7 @@ from datetime import datetime
 from asgiref.sync import sync_to_async
 from django.db import connections, router
 
-from .. import agents, conf, dialects
+from .. import agents, conf, dialects, notifications
 from ..choices import ALIVE, RunStatus
 from ..exceptions import SessionNotFound
 from ..models import ChatSession, Run
@@ -103,6 +103,8 @@ def release_all(worker: str, *, using: str) -> int:
 
 def drain(*, using: str | None = None) -> None:
     """Have this process stop: begin no answer, finish those that are given within the grace, hand over the rest."""
+    RUNNER.is_draining = True
+    notifications.wake_all()
     try:
         if RUNNER.drain(conf.get().GRACE_SECONDS):
             release_all(process_name(), using=using or router.db_for_write(ChatSession))

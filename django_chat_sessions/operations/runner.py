@@ -29,7 +29,7 @@ from ..exceptions import MessageNotFound, SessionNotFound
 from ..models import ChatSession, Run
 from ..turns import Message, Piece, RequestContext, Turn
 from . import context as contexts
-from . import listening, writing
+from . import compaction, listening, writing
 from . import messages as conversation
 from .listening import OutOfTime
 from .recording import Lost, Recorder, begin
@@ -229,10 +229,7 @@ def _heard(agent: Agent, turn: Turn, execution: Execution | None) -> Iterator[Pi
 def _turn(session: ChatSession, run: Run, agent: Agent, context: RequestContext | None) -> Turn:
     question = conversation.find(session, run.input_sequence)
     window = contexts.window(
-        session,
-        max_messages=agent.window_messages,
-        max_tokens=agent.window_tokens,
-        up_to=run.input_sequence if run.is_repeat else None,
+        session, question=run.input_sequence, up_to=run.input_sequence if run.is_repeat else None
     )
     state = dict(session.state) if session.parent_id is None else window.state
     return Turn(
@@ -315,6 +312,7 @@ class Runner:
     def _work(self, execution: Execution) -> None:
         try:
             execution.work()
+            _compact(execution.run)
         except BaseException:
             logger.exception("Run %s was left", execution.run.uuid)
         finally:
@@ -378,6 +376,13 @@ class Runner:
         """Wait until nothing is given any more; tell whether that is so."""
         with self._news:
             return self._news.wait_for(lambda: not self._active and not self._waiting, timeout=seconds)
+
+
+def _compact(run: Run) -> None:
+    """Have what no longer fits the window summarized, now that nobody waits."""
+    session = ChatSession.objects.using(run._state.db).filter(pk=run.session_id).first()
+    if session is not None and run.status == RunStatus.SUCCEEDED:
+        compaction.compact(session)
 
 
 def _each_database(executions: list[Execution], act: Callable[[str, list[Execution]], None]) -> None:

@@ -66,15 +66,20 @@ def _gaps(events: list[SessionEvent]) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _replaces(later: list[SessionEvent], event: SessionEvent) -> bool:
-    kinds = (EventType.MESSAGE_EDITED, EventType.MESSAGE_DELETED)
-    return any(
-        event.sequence < other.sequence == event.superseded_by
-        and (
-            (other.type in kinds and other.position == event.position)
-            or (other.type == EventType.RUN_STARTED and event.position in other.data.get("supersedes", ()))
-        )
-        for other in later
-    )
+    return any(event.sequence < other.sequence == event.superseded_by and _concerns(other, event) for other in later)
+
+
+def _concerns(other: SessionEvent, event: SessionEvent) -> bool:
+    """Tell whether an event may replace a message, or set aside a summary, which covers all places to its own."""
+    started = other.type == EventType.RUN_STARTED
+    places = other.data.get("supersedes", ()) if started else (other.position or 0,)
+    if event.type == EventType.CONTEXT_COMPACTED:
+        return (started or other.type in _CHANGING) and any(place <= (event.position or 0) for place in places)
+    return (started or other.type in _REPLACING) and event.position in places
+
+
+_REPLACING = (EventType.MESSAGE_EDITED, EventType.MESSAGE_DELETED)
+_CHANGING = (EventType.MESSAGE, *_REPLACING)
 
 
 def _folded(row: ChatSession, events: list[SessionEvent]) -> Iterator[tuple[str, Any, Any]]:

@@ -26,10 +26,12 @@ from rest_framework.authtoken.models import Token
 from schemathesis import checks as they
 from schemathesis.specs.openapi import checks as ours
 
+from django_chat_sessions.agents import Message
 from django_chat_sessions.api import errors
 from django_chat_sessions.api.openapi.calls import CALLS
 from django_chat_sessions.api.urls import urlpatterns
-from django_chat_sessions.operations import sessions
+from django_chat_sessions.models import Run
+from django_chat_sessions.operations import runs, sessions
 from django_chat_sessions.testing import make_session, say
 
 MOUNT = "/api/chat"
@@ -77,6 +79,9 @@ def world(alice, connected):
         session = make_session(alice, agent=agent, title="Review", client="tab")
         for number in range(3):
             say(session, f"message {number}")
+        if agent == "echo":
+            runs.ask(session, Message("user", "question"))
+            runs.start(session, Message("user", "further question"))
         made.append(session)
     sessions.end(made[1])
     token = Token.objects.create(user=alice).key
@@ -90,6 +95,7 @@ def point_at_something_real(case: Any, ids: list[str], turn: int) -> None:
         for name in names if isinstance(place, dict) else ():
             if is_id(place.get(name)):
                 place[name] = ids[turn % len(ids)]
+    point_at_a_run(path, ids[0], turn)
     if str(path.get("sequence", "")).isdecimal():
         path["sequence"] = turn % 6 + 1
     if isinstance(query.get("wait"), int | float) and 0 < query["wait"] <= 30:
@@ -98,6 +104,13 @@ def point_at_something_real(case: Any, ids: list[str], turn: int) -> None:
         body["agent"] = AGENTS[turn % len(AGENTS)]
     if turn % 3:
         case.headers.pop("If-Match", None)
+
+
+def point_at_a_run(path: dict[str, Any], session: str, turn: int) -> None:
+    """Let a well-formed call about a run be about one that there is, finished or queued, mostly in its own session."""
+    if is_id(path.get("run")) and is_id(path.get("session")):
+        path["run"] = str(Run.objects.all()[turn % 2].uuid)
+        path["session"] = session if turn % 4 else path["session"]
 
 
 def is_id(value: Any) -> bool:

@@ -172,8 +172,11 @@ chat_sessions, work = json.loads(sys.argv[1]), sys.argv[2]
 settings.CHAT_SESSIONS = chat_sessions
 import django
 django.setup()
-from uuid import UUID
+from uuid import UUID, uuid4
 from django_chat_sessions import notifications
+if "warm" in sys.argv:
+    notifications.tell("default", uuid4())
+    notifications._exchange.drain(20)
 print("ready", flush=True)
 names = json.loads(sys.stdin.readline())
 exec(work)
@@ -192,12 +195,15 @@ for name in names: say(ChatSession.objects.get(uuid=name), "hello")
 def elsewhere(
     transactional_db: None, subprocess_environment: dict[str, str], settings: Any
 ) -> Iterator[Callable[..., Callable[..., None]]]:
-    """Return a function that starts a process, and returns one that lets it do its work on sessions, and exit."""
+    """Return a function that starts a process, and returns one that lets it do its work on sessions, and exit.
+
+    The process has published before, as a server has, unless it is cold.
+    """
     started: list[subprocess.Popen[str]] = []
 
-    def elsewhere(work: str = TELL) -> Callable[..., None]:
+    def elsewhere(work: str = TELL, *, warmth: str = "warm") -> Callable[..., None]:
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, json.dumps(settings.CHAT_SESSIONS), work],
+            [sys.executable, "-c", SCRIPT, json.dumps(settings.CHAT_SESSIONS), work, warmth],
             env=subprocess_environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

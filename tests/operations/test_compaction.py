@@ -12,7 +12,7 @@ from django.db import connection, connections
 
 from django_chat_sessions.agents import Message
 from django_chat_sessions.models import ChatSession
-from django_chat_sessions.operations import compaction, context, messages, opening, sessions
+from django_chat_sessions.operations import compaction, context, messages, opening, runs, sessions
 from django_chat_sessions.testing import make_session, say
 from tests.operations.reading import last, types
 
@@ -327,6 +327,20 @@ def test_withdrawing_what_was_edited_erases_the_summary_of_how_it_read(session):
     messages.edit(session, 3, "B")
     messages.withdraw(session, 3)
     assert contents(session) == ""
+
+
+@pytest.mark.parametrize("was_answered", [True, False])
+def test_answering_anew_sets_the_summary_of_the_old_answer_aside(alice, agent, was_answered):
+    answers = iter(["A" if was_answered else "", *"BCDEZ"])
+    agent("fickle", lambda turn: next(answers) or None, window_messages=8, summarize=joined)
+    session = make_session(alice, agent="fickle")
+    first = runs.ask(session, Message("user", "a")).message
+    for text in "bcde":
+        runs.ask(session, Message("user", text))
+    assert compaction.compact(session).summary == ("aAbB" if was_answered else "abB")
+    runs.ask_again(session, input_sequence=first.sequence)
+    assert context.latest(session) is None
+    assert compaction.compact(session).summary == "aZbB"
 
 
 @pytest.mark.usefixtures("small")

@@ -226,18 +226,28 @@ def servers(
 
 
 @pytest.fixture(scope="session")
-def _lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
-    """Keep one server for all tests that do it no harm; starting one takes seconds."""
-    started: list[Server] = []
+def _lasting() -> Iterator[dict[str, Server]]:
+    """Keep servers for all tests that do them no harm; starting one takes seconds."""
+    started: dict[str, Server] = {}
     yield started
-    for server in started:
+    for server in started.values():
         server.kill()
 
 
+def _last(name: str, servers: Servers, lasting: dict[str, Server]) -> Server:
+    if name not in lasting or lasting[name].process.poll() is not None:
+        lasting[name] = servers.start()
+        servers.started.remove(lasting[name])
+    return replace(lasting[name], token=servers.token)
+
+
 @pytest.fixture
-def server(servers: Servers, _lasting: list[Server]) -> Server:
+def server(servers: Servers, _lasting: dict[str, Server]) -> Server:
     """Return a server on the test database that outlives the test."""
-    if not _lasting or _lasting[0].process.poll() is not None:
-        _lasting[:] = [servers.start()]
-        servers.started.clear()
-    return replace(_lasting[0], token=servers.token)
+    return _last("first", servers, _lasting)
+
+
+@pytest.fixture
+def other_server(servers: Servers, _lasting: dict[str, Server]) -> Server:
+    """Return another one."""
+    return _last("second", servers, _lasting)

@@ -64,17 +64,18 @@ def test_a_question_that_is_streamed_begins_with_itself_and_ends_with_its_run(se
 
 
 @pytest.mark.parametrize("cut_after", [1, 2, 4])
-def test_a_client_that_comes_back_gets_what_it_missed_once_and_in_order(servers, cut_after: int) -> None:
-    first, second = servers.start(), servers.start()
-    session = first.open("slow_echo")
-    stream = first.stream(f"sessions/{session}/stream")
+def test_a_client_that_comes_back_gets_what_it_missed_once_and_in_order(
+    server: Server, other_server: Server, cut_after: int
+) -> None:
+    session = server.open("slow_echo")
+    stream = server.stream(f"sessions/{session}/stream")
     stream.wait_open()
-    ask(first, session, " ".join("abcdefghijklmnop"))
+    ask(server, session, " ".join("abcdefghijklmnop"))
     stream.wait_for(lambda frames: len(frames) >= cut_after)
     stream.cut()
     seen = list(stream.frames)
     time.sleep(0.5)
-    again = second.stream(f"sessions/{session}/stream", last=seen[-1].id)
+    again = other_server.stream(f"sessions/{session}/stream", last=seen[-1].id)
     again.wait_for_type("run.succeeded")
     again.cut()
     frames = seen + again.frames

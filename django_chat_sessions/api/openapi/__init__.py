@@ -15,14 +15,21 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
 
 from ..base import NowhereViewSet
+from .answers import ANSWERS
+from .bodies import BODIES
 from .calls import CALLS, operation
-from .schemas import COMPONENTS, Schema
+from .schemas import Schema
+
+#: Every component by its name.
+COMPONENTS = {**ANSWERS, **BODIES}
 
 VIEWS = (
     "sessions.SessionViewSet",
     "sessions.ExportViewSet",
     "messages.MessageViewSet",
     "messages.EventViewSet",
+    "runs.RunViewSet",
+    "streams.StreamViewSet",
     "operators.HealthViewSet",
     "operators.MetricsViewSet",
     "base.NowhereViewSet",

@@ -12,8 +12,31 @@ from .schemas import BOOLEAN, INSTANT, TEXT, Schema, one_of, ref, text
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+EVENTS = "text/event-stream"
 
 LARGEST = 2**63 - 1
+
+#: The id of a frame: an event's sequence, or of a delta that and more.
+FRAME_ID = r"^[0-9]{1,18}(\.[0-9]{1,9})?$"
+
+FRAMES = """Server-Sent Events. A frame's id is an event's sequence, its event the event's type, and its data the event
+(ChatEvent). While an answer is being written, frames of the event message.delta carry {"run", "index", "text"}: some
+text that no message has yet; their id begins with the last sequence and a dot. A comment comes every 15 seconds."""
+
+FRAME_EXAMPLE = """id: 3.0
+event: message.delta
+data: {"run": "94d4b292-0202-4faf-928b-2ea5bac334b0", "index": 0, "text": "Good "}
+
+id: 5
+event: run.succeeded
+data: {"sequence": 5, "type": "run.succeeded", "created_at": "2026-11-21T09:00:03.120000Z", "data": {}}
+
+"""
+
+NO_STREAM = "What is accepted is not to be had; or a stream, of a server that has none: WSGI."
+FAILED = "The agent raised while it was waited for. The question is stored."
+REFUSED = "The session is over, or another tab has it; or, with run_in_progress, the agent is still answering."
+NO_ANSWER = "With agent_unavailable the agent cannot answer now, and nothing is stored; or the database does not."
 CURSOR = "What a page gave as next."
 
 #: Whatever is asked: authentication, permissions and negotiation are the host's, and a database may be away.
@@ -37,6 +60,8 @@ class Call:
         errors: statuses besides those of every call.
         tagged: whether it answers with an entity tag.
         media: further media types of the answer.
+        streams: whether it answers as Server-Sent Events, with 200.
+        told: what statuses mean, where that is more than the summary or a problem.
         public: whether it asks for nobody's name.
     """
 
@@ -50,6 +75,8 @@ class Call:
     errors: tuple[int, ...] = ()
     tagged: bool = False
     media: tuple[str, ...] = ()
+    streams: bool = False
+    told: dict[int, str] | None = None
     public: bool = False
 
 
@@ -57,11 +84,13 @@ HEADERS: dict[str, tuple[str, Schema]] = {
     "X-Chat-Client": ("The name of the calling tab.", text(NAME_LENGTH)),
     "If-Match": ("The entity tag that the session must still have.", {**TEXT, "example": '"3"'}),
     "Idempotency-Key": ("A name for the message, where it has no external_id.", text(EXTERNAL_ID_LENGTH)),
+    "Last-Event-ID": ("The id of the last frame that arrived; it beats after.", {**TEXT, "pattern": FRAME_ID}),
 }
 
 PATH: dict[str, tuple[str, Schema]] = {
     "session": ("The session's public id.", {"type": "string", "format": "uuid"}),
     "sequence": ("The message's sequence.", {"type": "integer", "minimum": 1, "maximum": LARGEST}),
+    "run": ("The run's public id.", {"type": "string", "format": "uuid"}),
 }
 
 TAB = ("X-Chat-Client",)
@@ -92,7 +121,9 @@ _LIST = {
 
 _WAIT = {"type": "number", "minimum": 0, "maximum": 30, "default": 0}
 
-S, M, E = "SessionViewSet", "MessageViewSet", "EventViewSet"
+_AFTER = {**TEXT, "pattern": FRAME_ID, "description": "The id of the last frame that arrived; by default now."}
+
+S, M, E, R = "SessionViewSet", "MessageViewSet", "EventViewSet", "RunViewSet"
 
 
 def _read(id: str, summary: str, brings: str, **more: Any) -> Call:  # noqa: A002 - the specification's word
@@ -162,10 +193,21 @@ CALLS: dict[tuple[str, str], Call] = {
     (M, "create"): _write(
         "postMessage",
         "Post a message",
-        {201: "ChatPosted", 200: "ChatPosted"},
+        {201: "ChatPosted", 200: "ChatPosted", 202: "ChatQueued"},
         body="ChatMessageBody",
         headers=(*MATCH, "Idempotency-Key"),
         errors=(404, *WRITE, *WITH_BODY, 502),
+        streams=True,
+        told={
+            200: "What came of the same message before, of which nothing is stored again. With delivery stream, the"
+            " message and its answer as the agent speaks, until the run is over.",
+            201: "Stored (delivery store), or stored and answered (wait).",
+            202: "Stored, and a run queued that answers it (background).",
+            406: NO_STREAM,
+            409: REFUSED,
+            502: FAILED,
+            503: NO_ANSWER,
+        },
     ),
     (M, "retrieve"): _read("getMessage", "Read a message", "ChatMessage"),
     (M, "partial_update"): _write("editMessage", "Edit", {200: "ChatMessage"}, body="ChatEditBody", tagged=False),
@@ -178,6 +220,47 @@ CALLS: dict[tuple[str, str], Call] = {
         tagged=True,
     ),
     (E, "create"): _write("recordEvent", "Record an application's event", {201: "ChatEvent"}, body="ChatEventBody"),
+    (R, "list"): _read("listRuns", "List the answers, latest first", "ChatRunPage", query=_PAGE),
+    (R, "create"): _write(
+        "answerAgain",
+        "Have a question answered again",
+        {201: "ChatPosted", 200: None, 202: "ChatQueued"},
+        body="ChatRunBody",
+        errors=(404, *WRITE, *WITH_BODY, 502),
+        streams=True,
+        told={
+            200: "With delivery stream: the answer as the agent speaks, until the run is over.",
+            201: "Answered (delivery wait); the old answer left the conversation.",
+            202: "A run is queued that answers (background).",
+            406: NO_STREAM,
+            409: REFUSED,
+            502: FAILED,
+            503: NO_ANSWER,
+        },
+    ),
+    (R, "retrieve"): _read("getRun", "Read one answer's run", "ChatRun"),
+    (R, "cancel"): _write(
+        "cancelRun",
+        "Stop an answer, and keep what was said",
+        {202: "ChatRun"},
+        body="ChatNothing",
+        tagged=False,
+        told={202: "It is over: cancelled now, or finished before and unchanged."},
+    ),
+    ("StreamViewSet", "retrieve"): Call(
+        id="streamSession",
+        summary="Follow a session live",
+        answers={200: None, 204: None},
+        query={"after": _AFTER},
+        headers=(*TAB, "Last-Event-ID"),
+        errors=(400, 404),
+        streams=True,
+        told={
+            200: "What was missed, once and in order, and then what happens, until the session is over.",
+            204: "The session is over, and nothing was missed: no use in coming back.",
+            406: NO_STREAM,
+        },
+    ),
     ("HealthViewSet", "retrieve"): Call(
         id="getHealth", summary="Whether it works", answers={200: "ChatHealth"}, public=True
     ),
@@ -199,7 +282,7 @@ def operation(call: Call, path_parameters: list[str]) -> Schema:
         said["requestBody"] = {"content": {media: {"schema": ref(call.body)} for media in call.bodies}}
     said["responses"] = {str(status): _answer(call, status, name) for status, name in call.answers.items()}
     always = (406, 503) if call.public else ALWAYS
-    said["responses"] |= {str(status): _refusal(status) for status in sorted({*always, *call.errors})}
+    said["responses"] |= {str(status): _refusal(call, status) for status in sorted({*always, *call.errors})}
     return said
 
 
@@ -211,17 +294,26 @@ def _parameter(place: str, name: str, description: str, schema: Schema, *, requi
 
 
 def _answer(call: Call, status: int, name: str | None) -> Schema:
-    if name is None:
-        return {"description": "Done."}
-    said: Schema = {"description": call.summary, "content": {JSON: {"schema": ref(name)}}}
-    said["content"] |= {media: {"schema": TEXT} for media in call.media}
-    if call.tagged:
+    content: Schema = {}
+    if name is not None:
+        content = {JSON: {"schema": ref(name)}} | {media: {"schema": TEXT} for media in call.media}
+    if call.streams and status == 200:
+        content[EVENTS] = {"schema": {**TEXT, "description": FRAMES}, "example": FRAME_EXAMPLE}
+    said: Schema = {"description": _told(call, status, call.summary if content else "Done.")}
+    if content:
+        said["content"] = content
+    if call.tagged and name is not None:
         said["headers"] = {"ETag": {"schema": TEXT, "description": "The last sequence, quoted."}}
     return said
 
 
-def _refusal(status: int) -> Schema:
-    said: Schema = {"description": "A problem.", "content": {PROBLEM: {"schema": ref("ChatProblem")}}}
+def _refusal(call: Call, status: int) -> Schema:
+    content = {PROBLEM: {"schema": ref("ChatProblem")}}
+    said: Schema = {"description": _told(call, status, "A problem."), "content": content}
     if status in {429, 503}:
         said["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds, where time helps."}}
     return said
+
+
+def _told(call: Call, status: int, otherwise: str) -> str:
+    return (call.told or {}).get(status, otherwise)

@@ -150,7 +150,8 @@ export class KeepAlive extends Emitter {
 
   /** @param {unknown} error */
   #refused(error) {
-    if (this.#stop.signal.aborted || !(error instanceof ChatError) || !error.status) return; // the next one may get through
+    if (this.#stop.signal.aborted || !(error instanceof ChatError)) return;
+    if (!error.status) return; // the next one may get through
     this.emit("error", error);
     if (error.status === 404) this.close();
     else if (error.status === 409 || error.status === 410) void this.#ask();

@@ -74,7 +74,8 @@ class Client {
 
   /** What is in one session, and following it. Calls nobody. @param {string | Session} session or its id */
   session(session) {
-    return new SessionHandle(this.#wire, this.sessions, typeof session === "string" ? session : session.id, this.#server);
+    const id = typeof session === "string" ? session : session.id;
+    return new SessionHandle(this.#wire, this.sessions, id, this.#server);
   }
 }
 
@@ -91,7 +92,13 @@ class Sessions {
     return this.#wire.call("POST", "sessions", { body, ...options });
   }
 
-  /** A page of one's own, latest activity first. @param {Query} [query] @param {CallOptions} [options] @returns {Promise<SessionPage>} */
+  /**
+   * A page of one's own, latest activity first.
+   *
+   * @param {Query} [query]
+   * @param {CallOptions} [options]
+   * @returns {Promise<SessionPage>}
+   */
   list(query, options) {
     return this.#wire.call("GET", "sessions", { query, ...options });
   }
@@ -106,17 +113,33 @@ class Sessions {
     return this.#wire.call("GET", at(id), options);
   }
 
-  /** @param {string} id @param {{title?: string, tags?: string[], metadata?: Data}} changes @param {CallOptions} [options] @returns {Promise<Session>} */
+  /**
+   * @param {string} id
+   * @param {{title?: string, tags?: string[], metadata?: Data}} changes
+   * @param {CallOptions} [options]
+   * @returns {Promise<Session>}
+   */
   update(id, changes, options) {
     return this.#wire.call("PATCH", at(id), { body: changes, ...options });
   }
 
-  /** Gone for every reader, with all its descendants. @param {string} id @param {CallOptions} [options] @returns {Promise<void>} */
+  /**
+   * Gone for every reader, with all its descendants.
+   *
+   * @param {string} id
+   * @param {CallOptions} [options]
+   * @returns {Promise<void>}
+   */
   async delete(id, options) {
     await this.#wire.call("DELETE", at(id), options);
   }
 
-  /** @param {string} id @param {Query} [query] `max_messages`, `max_tokens` @param {CallOptions} [options] @returns {Promise<{session: Session, idle_seconds: number, context: Data}>} */
+  /**
+   * @param {string} id
+   * @param {Query} [query] `max_messages`, `max_tokens`
+   * @param {CallOptions} [options]
+   * @returns {Promise<{session: Session, idle_seconds: number, context: Data}>}
+   */
   resume(id, query, options) {
     return this.#wire.call("POST", `${at(id)}/resume`, { body: {}, query, ...options });
   }
@@ -131,7 +154,12 @@ class Sessions {
     return this.#wire.call("POST", `${at(id)}/renew`, { body: {}, ...options });
   }
 
-  /** @param {string} id @param {import("./types.js").TimeoutChange} changes null returns a field to what is inherited @param {CallOptions} [options] @returns {Promise<Session>} */
+  /**
+   * @param {string} id
+   * @param {import("./types.js").TimeoutChange} changes null returns a field to what is inherited
+   * @param {CallOptions} [options]
+   * @returns {Promise<Session>}
+   */
   changeTimeout(id, changes, options) {
     return this.#wire.call("PATCH", `${at(id)}/timeout`, { body: changes, ...options });
   }
@@ -141,7 +169,12 @@ class Sessions {
     return this.#wire.call("POST", `${at(id)}/end`, { body: reason ? { reason } : {}, ...options });
   }
 
-  /** @param {string} id @param {{at?: number, title?: string}} [body] @param {CallOptions} [options] @returns {Promise<Session>} the copy */
+  /**
+   * @param {string} id
+   * @param {{at?: number, title?: string}} [body]
+   * @param {CallOptions} [options]
+   * @returns {Promise<Session>} the copy
+   */
   fork(id, body = {}, options) {
     return this.#wire.call("POST", `${at(id)}/fork`, { body, ...options });
   }
@@ -166,12 +199,24 @@ class Sessions {
     return this.#wire.call("GET", `${at(id)}/state`, options);
   }
 
-  /** @param {string} id @param {Data} patch a JSON merge patch @param {CallOptions} [options] @returns {Promise<{state: Data, last_sequence: number}>} */
+  /**
+   * @param {string} id
+   * @param {Data} patch a JSON merge patch
+   * @param {CallOptions} [options]
+   * @returns {Promise<{state: Data, last_sequence: number}>}
+   */
   patchState(id, patch, options) {
     return this.#wire.call("PATCH", `${at(id)}/state`, { body: patch, ...options });
   }
 
-  /** What a model sees. @param {string} id @param {Query} [query] `max_messages`, `max_tokens` @param {CallOptions} [options] @returns {Promise<{messages: Message[], summary: any, state: Data, truncated: boolean}>} */
+  /**
+   * What a model sees.
+   *
+   * @param {string} id
+   * @param {Query} [query] `max_messages`, `max_tokens`
+   * @param {CallOptions} [options]
+   * @returns {Promise<{messages: Message[], summary: any, state: Data, truncated: boolean}>}
+   */
   context(id, query, options) {
     return this.#wire.call("GET", `${at(id)}/context`, { query, ...options });
   }
@@ -249,12 +294,24 @@ class Messages {
     this.#source = source;
   }
 
-  /** A page, oldest first; without `before` or `after` the latest. @param {Query} [query] @param {CallOptions} [options] @returns {Promise<MessagePage>} */
+  /**
+   * A page, oldest first; without `before` or `after` the latest.
+   *
+   * @param {Query} [query]
+   * @param {CallOptions} [options]
+   * @returns {Promise<MessagePage>}
+   */
   list(query, options) {
     return this.#wire.call("GET", this.#path, { query, ...options });
   }
 
-  /** All of them, oldest first, page by page. @param {Query} [query] @param {CallOptions} [options] @returns {AsyncGenerator<Message, void>} */
+  /**
+   * All of them, oldest first, page by page.
+   *
+   * @param {Query} [query]
+   * @param {CallOptions} [options]
+   * @returns {AsyncGenerator<Message, void>}
+   */
   async *all(query = {}, options) {
     for (let after = query.after ?? 0, isMore = true; isMore; ) {
       const page = await this.list({ ...query, after }, options);
@@ -329,12 +386,24 @@ class Events {
     this.#path = `${session}/events`;
   }
 
-  /** A page of the log, oldest first; `wait` seconds for one after `after`. @param {Query} [query] @param {CallOptions} [options] @returns {Promise<EventPage>} */
+  /**
+   * A page of the log, oldest first; `wait` seconds for one after `after`.
+   *
+   * @param {Query} [query]
+   * @param {CallOptions} [options]
+   * @returns {Promise<EventPage>}
+   */
   list(query, options) {
     return this.#wire.call("GET", this.#path, { query, timeout: (Number(query?.wait ?? 0) + 30) * 1000, ...options });
   }
 
-  /** All of them, oldest first, page by page. @param {Query} [query] @param {CallOptions} [options] @returns {AsyncGenerator<ChatEvent, void>} */
+  /**
+   * All of them, oldest first, page by page.
+   *
+   * @param {Query} [query]
+   * @param {CallOptions} [options]
+   * @returns {AsyncGenerator<ChatEvent, void>}
+   */
   async *all(query = {}, options) {
     for (let after = query.after ?? 0, isMore = true; isMore; ) {
       const page = await this.list({ ...query, after }, options);
@@ -344,7 +413,14 @@ class Events {
     }
   }
 
-  /** Record an event of your application's own. @param {string} type `app.…` @param {Data} [data] @param {CallOptions} [options] @returns {Promise<ChatEvent>} */
+  /**
+   * Record an event of your application's own.
+   *
+   * @param {string} type `app.…`
+   * @param {Data} [data]
+   * @param {CallOptions} [options]
+   * @returns {Promise<ChatEvent>}
+   */
   record(type, data = {}, options) {
     return this.#wire.call("POST", this.#path, { body: { type, data }, ...options });
   }
@@ -377,7 +453,13 @@ class Runs {
     return this.#wire.call("GET", `${this.#path}/${encodeURIComponent(id)}`, options);
   }
 
-  /** Stop the agent; what it has said stays. @param {string} id @param {CallOptions} [options] @returns {Promise<Run>} */
+  /**
+   * Stop the agent; what it has said stays.
+   *
+   * @param {string} id
+   * @param {CallOptions} [options]
+   * @returns {Promise<Run>}
+   */
   cancel(id, options) {
     return this.#wire.call("POST", `${this.#path}/${encodeURIComponent(id)}/cancel`, { body: {}, ...options });
   }
@@ -397,7 +479,11 @@ class Runs {
    * @param {CallOptions} [options]
    * @returns {Promise<Answer>}
    */
-  /** @param {{inputSequence?: number, delivery?: Delivery}} [what] @param {CallOptions} [options] @returns {Promise<Stream | Answer>} */
+  /**
+   * @param {{inputSequence?: number, delivery?: Delivery}} [what]
+   * @param {CallOptions} [options]
+   * @returns {Promise<Stream | Answer>}
+   */
   async again({ inputSequence, delivery } = {}, options = {}) {
     const body = { input_sequence: inputSequence, delivery };
     if (delivery !== "stream") return this.#wire.call("POST", this.#path, { body, timeout: LONG_ANSWER, ...options });

@@ -1,6 +1,6 @@
 // A conversation as a screen shows it: what was said, what is being said, and how it stands.
 
-import { Stream, isLive } from "./stream.js";
+import { Stream } from "./stream.js";
 
 /** @typedef {import("./types.js").Message} Message */
 /** @typedef {import("./types.js").Session} Session */
@@ -9,10 +9,11 @@ import { Stream, isLive } from "./stream.js";
 /** @typedef {import("./client.js").SessionHandle} SessionHandle */
 
 /**
- * A message, or (`isPartial`) what the agent has said so far of the next one, which has no sequence yet. Its `key` stays
- * the same when it becomes a whole message.
+ * A message, or (`isPartial`) what the agent has said so far of the next one, which has no sequence yet. Its `key`
+ * stays the same when it becomes a whole message.
  *
- * @typedef {Omit<Message, "sequence" | "created_at"> & {sequence: number | null, created_at: string | null, key: string, isPartial: boolean}} Item
+ * @typedef {Omit<Message, "sequence" | "created_at"> & Standing} Item
+ * @typedef {{sequence: number | null, created_at: string | null, key: string, isPartial: boolean}} Standing
  */
 
 /** @typedef {Partial<import("./types.js").Run> & Pick<import("./types.js").Run, "id" | "status">} KnownRun */
@@ -37,12 +38,15 @@ const SOON = 200; // milliseconds in which several events are one reason to look
 /** @param {{type: string}} frame */
 export const endsRun = ({ type }) => TERMINAL.has(type);
 
+/** @param {any} data @returns {KnownRun} */
+const started = ({ run, supersedes, ...data }) => ({ ...data, id: run, status: "running", error: null });
+
 /** @param {KnownRun | null} run */
 const isAlive = (run) => run?.status === "queued" || run?.status === "running";
 
 /**
- * A store: `subscribe(listener)` and `getSnapshot()`, which gives the same object until something changes. It follows the
- * session as long as somebody has subscribed.
+ * A store: `subscribe(listener)` and `getSnapshot()`, which gives the same object until something changes. It follows
+ * the session as long as somebody has subscribed.
  */
 export class Conversation {
   #handle;
@@ -98,6 +102,7 @@ export class Conversation {
   /** Let go of everything; the snapshot stays. A new subscription begins anew. */
   close() {
     clearTimeout(this.#timer);
+    this.#timer = undefined;
     this.#stream?.abort();
     this.#stream = null;
     this.#changed();
@@ -163,7 +168,12 @@ export class Conversation {
     this.#changed();
   }
 
-  /** Read how things stand. @param {AbortSignal} signal @returns {Promise<number>} the sequence to follow the log from */
+  /**
+   * Read how things stand.
+   *
+   * @param {AbortSignal} signal
+   * @returns {Promise<number>} the sequence to follow the log from
+   */
   async #load(signal) {
     const session = await this.#handle.source.look(signal);
     const [page, runs] = await Promise.all([
@@ -186,7 +196,7 @@ export class Conversation {
     const isKnown = sequence <= this.#known;
     if (isKnown && data?.run !== this.#run?.id) return; // told by what was loaded
     if (type === "message.delta") this.#hear(data);
-    else if (type === "run.started") this.#begin({ ...data, id: data.run, status: "running", error: null }, data.supersedes);
+    else if (type === "run.started") this.#begin(started(data), data.supersedes);
     else if (endsRun({ type })) this.#finish(type, data);
     else if (type === "message") this.#complete(data, isKnown);
     else if (type === "message.edited" && this.#messages.has(data?.sequence)) this.#put(data);
@@ -244,11 +254,12 @@ export class Conversation {
   /** @param {import("./types.js").MessagePage} page */
   #fill(page) {
     this.#messages.clear();
+    this.#sorted = null;
     for (const message of page.messages) this.#put(message);
     this.#hasEarlier = page.has_more;
   }
 
-  // -------------------------------------------------------------------------------------------------- what is told of it
+  // ------------------------------------------------------------------------------------------------- what is told of it
 
   get #error() {
     return this.#stream?.error ?? null;
@@ -266,14 +277,16 @@ export class Conversation {
     const partial = {
       sequence: null, external_id: null, role: "assistant", content: this.#partial.text, parts: [], metadata: {},
       run: run.id, token_count: null, created_at: null, edited_at: null, key: this.#partialKey, isPartial: true,
-    }; // prettier-ignore
+    };
     return Object.freeze([...this.#sorted, Object.freeze(partial)]);
   }
 
   /** See soon how the session stands: events tell what happened, not what follows from it. */
   #look() {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#handle.get().then((session) => this.update(session)).catch(() => {}), SOON);
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      this.#handle.get().then((session) => this.update(session), () => {});
+    }, SOON);
   }
 
   async #reread() {
@@ -292,5 +305,3 @@ export class Conversation {
     });
   }
 }
-
-export { isLive };

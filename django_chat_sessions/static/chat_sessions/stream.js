@@ -138,7 +138,7 @@ export class Stream extends Emitter {
    * @param {string | null} [id]
    */
   #takeEvent(event, id = String(event.sequence)) {
-    if (event.sequence <= this.#sequence) return;
+    if (!(event.sequence > this.#sequence)) return;
     this.#sequence = event.sequence;
     this.#id = id;
     this.#deliver({ ...event, id: id ?? "" });

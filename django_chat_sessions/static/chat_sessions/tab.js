@@ -48,8 +48,9 @@ function isTaken(channel, name, instance) {
       if (data.name !== name) return;
       if (data.kind === "taken" && data.to === instance) done(true);
       // Two that were restored at the same moment: the one with the smaller instance keeps the name.
-      if (data.kind === "whose" && data.from < instance) done(true);
-      else if (data.kind === "whose" && data.from > instance) channel.postMessage({ kind: "taken", name, to: data.from });
+      if (data.kind !== "whose" || data.from === instance) return;
+      if (data.from < instance) done(true);
+      else channel.postMessage({ kind: "taken", name, to: data.from });
     };
     /** @param {boolean} taken */
     const done = (taken) => {

@@ -7,7 +7,7 @@
  * @typedef {object} WireOptions
  * @property {string} [baseUrl] where the host mounted the API; by default `/api/chat/`
  * @property {typeof globalThis.fetch} [fetch]
- * @property {Headers_ | (() => Headers_ | Promise<Headers_>)} [headers] of each call, such as a token; a function is asked anew each time
+ * @property {Headers_ | (() => Headers_ | Promise<Headers_>)} [headers] such as a token; a function is asked each time
  * @property {false | string | (() => string)} [csrf] Django's token: the cookie's name, a function, or false for none
  * @property {RequestCredentials} [credentials] by default `same-origin`
  * @property {number} [timeout] of a call, in milliseconds
@@ -94,8 +94,8 @@ export class Wire {
   }
 
   /**
-   * The JSON of an answer; null where it has none. A refusal is a ChatError, silence a NetworkError; what `signal` gives
-   * up ends with the signal's own reason.
+   * The JSON of an answer; null where it has none. A refusal is a ChatError, silence a NetworkError; what `signal`
+   * gives up ends with the signal's own reason.
    *
    * @param {string} method
    * @param {string} path
