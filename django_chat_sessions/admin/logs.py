@@ -146,8 +146,9 @@ class RunAdmin(ReadOnlyAdmin):
     )  # fmt: skip
     list_filter = (filters.RunStatusFilter,)
     fields = (
-        "uuid", "of_session", "status", "what_failed", "input_sequence", "output_sequence", "attempt", "created_at",
-        "started_at", "first_token_at", "finished_at", "expires_at", "input_tokens", "output_tokens", "cost",
+        "uuid", "of_session", "status", "what_failed", "input_sequence", "output_sequence", "is_repeat", "attempt",
+        "worker", "created_at", "started_at", "heartbeat_at", "first_token_at", "finished_at", "expires_at",
+        "input_tokens", "output_tokens", "cost",
     )  # fmt: skip
     readonly_fields = fields
 

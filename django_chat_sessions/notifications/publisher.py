@@ -5,7 +5,6 @@ Not in the transaction that writes: PostgreSQL commits those that notify one aft
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from threading import Condition, Event, Thread, current_thread
 from uuid import UUID
@@ -22,8 +21,6 @@ PAUSE = 0.01
 LIMIT = 50_000
 #: Seconds that a thread is given to end.
 PATIENCE = 5.0
-
-logger = logging.getLogger("django_chat_sessions")
 
 
 class Publisher:

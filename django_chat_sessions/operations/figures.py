@@ -25,6 +25,8 @@ class Summary:
         message_count, token_count, renewal_count: as on the sessions, summed.
         first_reply_seconds: from the first question to the first answer; None without one.
         runs: answers by status.
+        usage: what the answers took: ``input_tokens``, ``output_tokens``, and ``cost`` as a decimal number in text,
+            None where no agent has a price.
         sessions: how many sessions are counted.
     """
 
@@ -36,6 +38,7 @@ class Summary:
     renewal_count: int
     first_reply_seconds: float | None
     runs: dict[str, int]
+    usage: dict[str, Any]
     sessions: int
 
 
@@ -60,7 +63,10 @@ def summarize(session: ChatSession, *, tree: bool = False) -> Summary:
     )
     events = SessionEvent.objects.using(using).filter(session__in=ids).order_by()
     current = events.current().values_list("role")
-    runs = Run.objects.using(using).filter(session__in=ids).order_by().values_list("status")
+    runs = Run.objects.using(using).filter(session__in=ids).order_by().values("status")
+    by_status = list(
+        runs.annotate(number=Count("pk"), given=Sum("input_tokens"), said=Sum("output_tokens"), paid=Sum("cost"))
+    )
     return Summary(
         duration_seconds=duration(session, dialects.now(using)),
         messages_by_role=dict(current.annotate(number=Count("pk"))),
@@ -69,9 +75,19 @@ def summarize(session: ChatSession, *, tree: bool = False) -> Summary:
         token_count=totals["tokens"] or 0,
         renewal_count=totals["renewals"] or 0,
         first_reply_seconds=_first_reply(session, using),
-        runs=dict(runs.annotate(number=Count("pk"))),
+        runs={row["status"]: row["number"] for row in by_status},
+        usage=_usage(by_status),
         sessions=totals["number"],
     )
+
+
+def _usage(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    paid = [row["paid"] for row in rows if row["paid"] is not None]
+    return {
+        "input_tokens": sum(row["given"] or 0 for row in rows),
+        "output_tokens": sum(row["said"] or 0 for row in rows),
+        "cost": str(sum(paid)) if paid else None,
+    }
 
 
 def duration(session: ChatSession, now: datetime) -> float:

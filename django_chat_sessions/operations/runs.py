@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -32,6 +33,9 @@ from .runner import RUNNER, Execution, Outcome, perform, process_name
 from .settling import settle
 
 logger = logging.getLogger("django_chat_sessions")
+
+#: Seconds that a connection is kept while its thread waits: opening another costs more than an answer that is quick.
+MOMENT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +318,7 @@ def _answer(session: ChatSession, started: Started, context: RequestContext) -> 
     else:
         execution = Execution(run, process_name(), context)
         RUNNER.submit(execution)
-        outcome = execution.outcome.result()
+        outcome = _awaited(execution)
         with suppress(ChatSession.DoesNotExist):
             session.refresh_from_db()
     if outcome is None:
@@ -322,6 +326,15 @@ def _answer(session: ChatSession, started: Started, context: RequestContext) -> 
     if outcome.error is not None:
         raise AgentFailed(message=started.message, run=outcome.run) from outcome.error
     return Asked(started.message, created=True, run=outcome.run, reply=outcome.reply)
+
+
+def _awaited(execution: Execution) -> Outcome | None:
+    """Wait for what comes of it; for more than a moment, without a database connection."""
+    try:
+        return execution.outcome.result(MOMENT_SECONDS)
+    except FutureTimeout:
+        connections[execution.run._state.db or "default"].close()
+    return execution.outcome.result()
 
 
 def find(session: ChatSession, public_id: str) -> Run:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from rest_framework.test import APIClient
 
+from django_chat_sessions import agents
+from django_chat_sessions.agents import Agent, Turn
 from django_chat_sessions.models import ChatSession
+from django_chat_sessions.operations.runner import RUNNER
 
 MOUNT = "/api/chat/"
 
@@ -103,3 +108,49 @@ def privileged(django_user_model) -> Caller:
     user = django_user_model.objects.create_user("narrator")
     user.user_permissions.add(Permission.objects.get(codename="write_any_role"))
     return Caller(user)
+
+
+class Speaker:
+    """An agent that says something, and then the rest as soon as it may.
+
+    Attributes:
+        has_begun: set when the beginning is said.
+        may_finish: set when the rest may be.
+    """
+
+    name = "speaker"
+    beginning, rest = "So far", ", so good"
+
+    def __init__(self) -> None:
+        self.has_begun, self.may_finish = threading.Event(), threading.Event()
+
+    def respond(self, turn: Turn) -> Iterator[str]:
+        yield self.beginning
+        self.has_begun.set()
+        while not self.may_finish.wait(0.02) and not turn.is_cancelled:
+            pass
+        yield self.rest
+
+
+@pytest.fixture
+def speaker() -> Iterator[Speaker]:
+    """Register an agent that can be met in the middle of its answer, by a test with real transactions."""
+    found = Speaker()
+    agents.register(Agent(found.name, found.respond))
+    yield found
+    found.may_finish.set()
+    assert RUNNER.wait(10)
+    agents.unregister(found.name)
+
+
+@pytest.fixture
+def agent() -> Iterator[Any]:
+    """Return a function that registers an agent for the test and returns its name."""
+    known = set(agents.registered())
+
+    def agent(respond: Any, **options: Any) -> str:
+        return agents.register(Agent("asked", respond, **options)).name
+
+    yield agent
+    for name in set(agents.registered()) - known:
+        agents.unregister(name)

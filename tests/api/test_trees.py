@@ -130,6 +130,7 @@ def test_summary_counts_a_session_or_its_tree(api):
     assert alone["events_by_type"] == {"session.created": 1, "message": 2, "run.started": 1, "run.succeeded": 1}
     assert (alone["message_count"], alone["sessions"], alone["runs"]) == (2, 1, {"succeeded": 1})
     assert alone["first_reply_seconds"] >= 0
+    assert alone["usage"] == {"input_tokens": 0, "output_tokens": 0, "cost": None}
     assert tree["messages_by_role"] == {"user": 2, "assistant": 1}
     assert (tree["message_count"], tree["sessions"]) == (3, 2)
     assert (
@@ -144,6 +145,7 @@ def test_summary_counts_a_session_or_its_tree(api):
             "renewal_count",
             "first_reply_seconds",
             "runs",
+            "usage",
             "sessions",
         }
     )

@@ -130,7 +130,7 @@ def test_a_fork_takes_the_answer_that_counts(alice: Any, counting: str) -> None:
     assert texts(opening.fork(session)) == ["q", "answer 2"]
 
 
-# ---------------------------------------------------------------------------------------------------------- other pieces
+# --------------------------------------------------------------------------------------------------------- other pieces
 
 
 def test_text_and_the_calls_after_it_are_one_message_and_results_are_the_tools(alice: Any, agent: Any) -> None:
@@ -190,7 +190,11 @@ def test_usage_is_added_up_and_priced_and_counted(alice: Any, agent: Any) -> Non
     run = runs.ask(session, QUESTION).run
     assert (run.input_tokens, run.output_tokens, run.cost) == (1500, 30, Decimal("0.0033"))
     assert fresh(session).token_count == 1530
-    assert figures.summarize(session).token_count == 1530
+    found = figures.summarize(session)
+    assert found.token_count == 1530
+    assert {**found.usage, "cost": Decimal(found.usage["cost"])} == {
+        "input_tokens": 1500, "output_tokens": 30, "cost": Decimal("0.0033"),
+    }  # fmt: skip
     assert is_sound(session)
 
 

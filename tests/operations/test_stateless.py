@@ -6,11 +6,13 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.db import transaction
 
 from django_chat_sessions.agents import Message, Price, RequestContext, StateChange, ToolCall, ToolResult, Turn, Usage
 from django_chat_sessions.exceptions import (
@@ -173,18 +175,22 @@ def test_conversation_is_no_longer_than_a_session_may_be(alice: Any, configured:
 @pytest.mark.parametrize("place", ["in a transaction", "outside"])
 @outside
 def test_agent_that_raises_has_failed(name: str, place: str, alice: Any) -> None:
-    from django.db import transaction
-
-    with transaction.atomic() if place == "in a transaction" else threading.Lock():
-        with pytest.raises(AgentFailed) as failed:
-            ask(alice, agent=name)
+    around = transaction.atomic() if place == "in a transaction" else nullcontext()
+    with around, pytest.raises(AgentFailed) as failed:
+        ask(alice, agent=name)
     assert "stored" in str(failed.value)
     assert type(failed.value.__cause__).__name__ == "Broken"
 
 
-@pytest.mark.parametrize(
-    "wrong", [5, {"state": object()}, {"state": "x" * 300_000}, {"message": "x" * 33_000}], ids=repr
-)
+UNSTORABLE = {
+    "a number": 5,
+    "a state that is no JSON": {"state": object()},
+    "a state that is too large": {"state": "x" * 300_000},
+    "a message that is too long": {"message": "x" * 33_000},
+}
+
+
+@pytest.mark.parametrize("wrong", UNSTORABLE.values(), ids=UNSTORABLE)
 def test_agent_that_says_what_nobody_could_store_has_failed(wrong: Any, alice: Any, agent: Any) -> None:
     def odd(turn: Turn) -> Any:
         if not isinstance(wrong, dict):
@@ -302,8 +308,7 @@ def test_agents_work_is_stopped_when_nobody_waits_any_more(kind: str, alice: Any
 
     async def give_up() -> None:
         asking = asyncio.create_task(stateless.aask(alice, Message("user", "?"), agent="patient"))
-        while not began.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(began.wait, 5)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking

@@ -108,7 +108,7 @@ def _run() -> Schema:
             "attempt": SEQUENCE,
             "input_tokens": nullable(COUNT),
             "output_tokens": nullable(COUNT),
-            "cost": nullable(TEXT),
+            "cost": nullable({"type": "string"}),
         }
     )
 
@@ -172,6 +172,7 @@ def _summary() -> Schema:
             "renewal_count": COUNT,
             "first_reply_seconds": nullable(SECONDS),
             "runs": COUNTS,
+            "usage": exactly({"input_tokens": COUNT, "output_tokens": COUNT, "cost": nullable({"type": "string"})}),
             "sessions": COUNT,
         }
     )
