@@ -67,6 +67,17 @@ def _chromium() -> str | None:
     return shutil.which(given) if given else next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Let answers be finished, and stop the threads that carry news: no connection of theirs survives a test."""
+    yield
+    from django_chat_sessions import notifications
+    from django_chat_sessions.operations.runner import RUNNER
+
+    assert RUNNER.wait(10)
+    notifications.reset()
+
+
 # ----------------------------------------------------------------------------------------------------- other processes
 
 

@@ -16,7 +16,7 @@ from ..choices import LIVE, Delivery
 from ..exceptions import InvalidRequest, MessageNotFound, PermissionRefused
 from ..fields import hide
 from ..models import EXTERNAL_ID_LENGTH, ChatSession
-from ..operations import limits, messages, runs, writing
+from ..operations import asking, limits, messages, runs, writing
 from ..rules import concurrency
 from . import queries, serializers, streams
 from .base import ChatViewSet, passed
@@ -46,7 +46,7 @@ class MessageViewSet(Answering):
         agent = agents.of(found.agent)
         delivery = data.get("delivery") or (Delivery.WAIT if agent.can_respond else Delivery.STORE)
         if delivery != Delivery.STORE:
-            runs.responding(found)
+            asking.responding(found)
         if not may_write(request.user, message.role):
             self._check_refused(found, message)
         if delivery == Delivery.STORE:

@@ -11,8 +11,9 @@ from rest_framework.response import Response
 from ..choices import Delivery
 from ..chunks import Cursor
 from ..models import ChatSession
-from ..operations import runs
-from ..operations.runs import Asked, Started
+from ..operations import asking, runs
+from ..operations.asking import Started
+from ..operations.runs import Asked
 from ..rules import concurrency
 from . import queries, serializers, streams
 from .base import ChatViewSet, listed
@@ -71,15 +72,15 @@ class RunViewSet(Answering):
         found = self.see(session)
         data = self.body(serializers.RunBody)
         concurrency.check_named(found.strategy, self.client)
-        runs.responding(found)
+        asking.responding(found)
         delivery = data.get("delivery", Delivery.WAIT)
-        asking = {**self.asking(found), "input_sequence": data.get("input_sequence")}
+        again = {**self.asking(found), "input_sequence": data.get("input_sequence")}
         if delivery == Delivery.WAIT:
-            return self.waited(found, runs.ask_again(found, **asking))
+            return self.waited(found, runs.ask_again(found, **again))
         if delivery == Delivery.STREAM:
             streams.check_server(request)
-            return self.streamed(found, runs.start_again(found, **asking))
-        return self.queued(found, runs.start_again(found, **asking))
+            return self.streamed(found, runs.start_again(found, **again))
+        return self.queued(found, runs.start_again(found, **again))
 
     def cancel(self, request: Request, session: str, run: str) -> Response:
         """Stop an answer; what was said is kept."""

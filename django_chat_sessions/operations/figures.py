@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -81,7 +82,7 @@ def summarize(session: ChatSession, *, tree: bool = False) -> Summary:
     )
 
 
-def _usage(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _usage(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     paid = [row["paid"] for row in rows if row["paid"] is not None]
     return {
         "input_tokens": sum(row["given"] or 0 for row in rows),

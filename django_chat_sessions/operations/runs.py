@@ -1,34 +1,31 @@
-"""Answers of agents: asking a question, and storing what the agent said to it."""
+"""Answers of agents: asking a question, waiting for what the agent says to it, and stopping it."""
 
 from __future__ import annotations
 
 import logging
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError, connections
+from django.db import connections
 
-from .. import agents, log, lookups
-from ..agents import Agent, Message, RequestContext
-from ..choices import ALIVE, Role, RunStatus
+from .. import agents, lookups
+from ..agents import Message, RequestContext
+from ..choices import ALIVE, RunStatus
 from ..exceptions import (
     AgentFailed,
-    AgentUnavailable,
     InvalidRequest,
     MessageNotFound,
-    RunInProgress,
     RunNotFound,
     SessionNotFound,
 )
-from ..models import ChatSession, Run, SessionEvent
+from ..models import ChatSession, Run
 from ..rules.concurrency import ANY, Client
-from . import dispatching, limits, recovery, writing
 from . import messages as conversation
-from .recording import begin
+from . import writing
+from .asking import Asking, Started
 from .runner import RUNNER, Execution, Outcome, perform, process_name
 from .settling import settle
 
@@ -53,23 +50,6 @@ class Asked:
     created: bool
     run: Run | None
     reply: Message | None
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A question, and the run that answers it.
-
-    Attributes:
-        message: the stored question.
-        created: whether this call stored it, or queued the run.
-        run: None for a repeat of a question that nobody answered.
-        after: the sequence after which all this begins in the log.
-    """
-
-    message: Message
-    created: bool
-    run: Run | None
-    after: int
 
 
 def ask(
@@ -101,7 +81,7 @@ def ask(
         ChatSessionError: as ``messages.append`` says.
     """
     context = context or RequestContext()
-    asking = _Asking(session, context, client, expected_sequence, begins=True)
+    asking = Asking(session, context, client, expected_sequence, begins=True)
     started = asking.question(message)
     if not started.created or started.run is None:
         return Asked(started.message, created=False, run=started.run, reply=reply_of(session, started.run))
@@ -121,7 +101,7 @@ def start(
     Arguments and errors are those of ``ask``, but for ``AgentFailed``. The run is handed to a worker, or to this
     process, by the setting ``RUNNER``, when the transaction has committed.
     """
-    return _Asking(session, context or RequestContext(), client, expected_sequence, begins=False).question(message)
+    return Asking(session, context or RequestContext(), client, expected_sequence, begins=False).question(message)
 
 
 def ask_again(
@@ -145,7 +125,7 @@ def ask_again(
         ChatSessionError: as ``ask`` says.
     """
     context = context or RequestContext()
-    started = _Asking(session, context, client, expected_sequence, begins=True).again(input_sequence)
+    started = Asking(session, context, client, expected_sequence, begins=True).again(input_sequence)
     return _answer(session, started, context)
 
 
@@ -158,144 +138,8 @@ def start_again(
     expected_sequence: int | None = None,
 ) -> Started:
     """Have a question answered again, as ``ask_again`` does; nobody waits."""
-    asking = _Asking(session, context or RequestContext(), client, expected_sequence, begins=False)
+    asking = Asking(session, context or RequestContext(), client, expected_sequence, begins=False)
     return asking.again(input_sequence)
-
-
-def responding(session: ChatSession) -> Agent:
-    """Return the session's agent, if it answers at all.
-
-    Raises:
-        AgentNotFound: it is no longer registered.
-        InvalidRequest: it does not answer.
-    """
-    agent = agents.find(session.agent)
-    if not agent.can_respond:
-        raise InvalidRequest({"delivery": ["This session's agent does not answer; only store is possible."]})
-    return agent
-
-
-def _is_available(agent: Agent) -> bool:
-    """Ask the agent; one that cannot even say so is not."""
-    try:
-        return agent.is_available
-    except Exception:
-        logger.exception("Whether the agent %r is available cannot be found out", agent.name)
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    """One call for an answer.
-
-    Attributes:
-        begins: whether the caller's process gives it, and so begins it at once.
-    """
-
-    session: ChatSession
-    context: RequestContext
-    client: Client
-    expected_sequence: int | None
-    begins: bool
-
-    def question(self, message: Message) -> Started:
-        """Store a question with its run, unless it is a repeat."""
-        limits.check_message(message)
-        found = conversation.repeated(self.session, message)
-        if found is not None:
-            return self._repeat(found)
-        try:
-            return self._store(message)
-        except IntegrityError as error:
-            if not log.violated(error, "chat_sessions_event_external_id"):
-                raise
-            found = conversation.repeated(self.session, message)
-            if found is None:
-                raise
-            return self._repeat(found)
-
-    def _store(self, message: Message) -> Started:
-        agent = responding(self.session)
-        is_available = _is_available(agent)
-        with writing.writing(self.session, client=self.client) as draft:
-            limits.check_count(draft.session.message_count)
-            writing.check_sequence(draft.session, self.expected_sequence)
-            after = draft.session.last_sequence
-            _make_room(draft)
-            if not is_available:
-                raise AgentUnavailable
-            draft.come_back()
-            question = replace(message, sequence=draft.next_sequence, created_at=draft.now)
-            draft.entries.append(replace(conversation.entry(message), created_at=draft.now))
-            run = self._run(draft, agent, question)
-        return Started(question, created=True, run=run, after=after)
-
-    def again(self, input_sequence: int | None) -> Started:
-        """Queue another run of a question that is there."""
-        agent = responding(self.session)
-        is_available = _is_available(agent)
-        with writing.writing(self.session, client=self.client) as draft:
-            question = _asked(draft.session, input_sequence)
-            writing.check_sequence(draft.session, self.expected_sequence)
-            after = draft.session.last_sequence
-            _make_room(draft)
-            if not is_available:
-                raise AgentUnavailable
-            draft.come_back()
-            run = self._run(draft, agent, question, is_repeat=True)
-        return Started(question, created=True, run=run, after=after)
-
-    def _run(self, draft: writing.Draft, agent: Agent, question: Message, *, is_repeat: bool = False) -> Run:
-        must_finish = draft.now + timedelta(seconds=agent.time_limit_seconds)
-        run = Run(
-            session=draft.session,
-            input_sequence=question.sequence or 0,
-            is_repeat=is_repeat,
-            context=dict(self.context.metadata),
-            heartbeat_at=draft.now,
-            created_at=draft.now,
-            expires_at=must_finish,
-        )
-        if self.begins:
-            begin(draft, run, agent, worker=process_name())
-        else:
-            run.save(using=writing.alias(draft.session))
-            draft.touch(until=must_finish)
-            dispatching.dispatch(run, draft.session)
-        return run
-
-    def _repeat(self, message: Message) -> Started:
-        """Return what came of a question that was asked before."""
-        runs = Run.objects.using(writing.alias(self.session)).filter(session=self.session)
-        run = runs.filter(input_sequence=message.sequence or 0, is_repeat=False).first()
-        return Started(message, created=False, run=run, after=(message.sequence or 1) - 1)
-
-
-def _asked(session: ChatSession, sequence: int | None) -> Message:
-    """Return the question of that sequence, or the last one.
-
-    Raises:
-        InvalidRequest: there is none.
-    """
-    events = SessionEvent.objects.using(writing.alias(session)).filter(session=session, role=Role.USER).current()
-    event = events.filter(position=sequence).first() if sequence else events.order_by("-position").first()
-    if event is None:
-        raise InvalidRequest({"input_sequence": ["There is no question to answer."]})
-    return conversation.read(event)
-
-
-def _make_room(draft: writing.Draft) -> None:
-    """Refuse while the agent is answering; give up on an answer whose time is over, or whose process is lost.
-
-    Raises:
-        RunInProgress: with the run.
-    """
-    alive = Run.objects.using(writing.alias(draft.session)).filter(session=draft.session, status__in=ALIVE).first()
-    if alive is None:
-        return
-    if alive.expires_at > draft.now and not recovery.is_lost(alive, draft.now):
-        raise RunInProgress(run=str(alive.uuid))
-    recovery.abandon(draft, alive)
 
 
 def reply_of(session: ChatSession, run: Run | None) -> Message | None:

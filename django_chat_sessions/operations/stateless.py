@@ -26,7 +26,7 @@ from ..models import ChatSession
 from ..rules import merge as patches
 from ..rules import window as windows
 from . import context as contexts
-from . import limits, listening, runner, runs, sealing
+from . import asking, limits, listening, runner, sealing
 from .listening import OutOfTime
 from .sealing import Transcript
 from .speaking import Speech, Whole
@@ -111,7 +111,7 @@ def _hearing(
     _check(message, known, transcript)
     before = () if transcript is None else transcript.messages
     question = replace(message, created_at=timezone.now())
-    if not runs._is_available(known):
+    if not asking.can_answer_now(known):
         raise AgentUnavailable
     turn = Turn(
         context=context or RequestContext(),
