@@ -61,13 +61,14 @@ class Frame:
     json: str
 
 
-def append(run: Run, index: int, text: str) -> bool:
+def append(run: Run, index: int, text: str, *, waits: bool = True) -> bool:
     """Store some text that a run said; tell whether the run is still this attempt's to speak for.
 
     Args:
         run: with the attempt that speaks.
         index: the chunk's number in the run.
         text: what it said.
+        waits: whether to wait for who holds the session; if not, False says that somebody does, or the other.
     """
     using = run._state.db or "default"
     connection = connections[using]
@@ -80,12 +81,12 @@ def append(run: Run, index: int, text: str) -> bool:
         "now": None if dialects.is_postgresql(using) else dialects.instant(connection, dialects.now(using)),
     }
     with connection.cursor() as cursor:
-        cursor.execute(_insertion(dialects.is_postgresql(using)), parameters)
+        cursor.execute(_insertion(dialects.is_postgresql(using), waits), parameters)
         return bool(cursor.rowcount > 0)
 
 
 @lru_cache
-def _insertion(is_postgresql: bool) -> str:  # noqa: FBT001 - a key of the cache
+def _insertion(is_postgresql: bool, waits: bool) -> str:  # noqa: FBT001 - keys of the cache
     """Build the statement. The session is locked first, as everywhere; then the run, seen as it is after that wait."""
     columns = 'INSERT INTO chat_sessions_runchunk (session_id, run_id, sequence, "index", text, created_at)'
     mine = f"r.id = %(run)s AND r.attempt = %(attempt)s AND r.status = '{RunStatus.RUNNING}'"
@@ -95,10 +96,11 @@ def _insertion(is_postgresql: bool) -> str:  # noqa: FBT001 - a key of the cache
             " FROM chat_sessions_chatsession s JOIN chat_sessions_run r ON r.session_id = s.id"
             f" WHERE s.id = %(session)s AND {mine}"
         )
+    skip = "" if waits else " SKIP LOCKED"
     return (
         "WITH s AS MATERIALIZED"
-        " (SELECT id, last_sequence FROM chat_sessions_chatsession WHERE id = %(session)s FOR SHARE),"
-        f" r AS MATERIALIZED (SELECT r.id FROM s, chat_sessions_run r WHERE {mine} FOR SHARE OF r)"
+        f" (SELECT id, last_sequence FROM chat_sessions_chatsession WHERE id = %(session)s FOR SHARE{skip}),"
+        f" r AS MATERIALIZED (SELECT r.id FROM s, chat_sessions_run r WHERE {mine} FOR SHARE OF r{skip})"
         f" {columns} SELECT s.id, r.id, s.last_sequence, %(index)s, %(text)s, clock_timestamp() FROM s, r"
     )
 
@@ -189,6 +191,7 @@ def _selection(using: str, limit: int) -> str:
         f' ORDER BY c.sequence, c."index" LIMIT {limit}'
     )
     return (
-        f"SELECT sequence, place, type, run, text FROM (SELECT * FROM ({events}) e UNION ALL SELECT * FROM ({chunks}) c)"
-        f" f ORDER BY sequence, place LIMIT {limit}"
+        "SELECT sequence, place, type, run, text FROM"
+        f" (SELECT * FROM ({events}) e UNION ALL SELECT * FROM ({chunks}) c) f"
+        f" ORDER BY sequence, place LIMIT {limit}"
     )

@@ -64,7 +64,8 @@ class StreamViewSet(ChatViewSet):
         if found.status not in LIVE and not chunks.frames(found, after, limit=1):
             # To an EventSource this says that there is no use in coming back.
             return HttpResponse(status=204)
-        return stream(found, after)
+        # A HEAD has no body; its connection is free for the next request when there is nothing more to send.
+        return stream(found, after, is_once=request.method == "HEAD")
 
 
 def _given(request: Request) -> Cursor | None:

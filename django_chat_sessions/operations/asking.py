@@ -111,9 +111,10 @@ class Asking:
         """Queue another run of a question that is there."""
         agent = responding(self.session)
         is_available = can_answer_now(agent)
-        with writing.writing(self.session, client=self.client) as draft:
+        # A question that never was is told before a session that is over.
+        with writing.writing(self.session, live=False) as draft:
             question = _asked(draft.session, input_sequence)
-            writing.check_sequence(draft.session, self.expected_sequence)
+            writing.check(draft.session, draft.now, client=self.client, expected_sequence=self.expected_sequence)
             after = draft.session.last_sequence
             _make_room(draft)
             if not is_available:

@@ -32,17 +32,18 @@ def dispatch(run: Run, session: ChatSession) -> None:
 def hand_over(key: int, public_id: UUID, using: str) -> None:
     """Hand a queued run to a Celery worker or to this process, by the setting ``RUNNER``.
 
-    Where the broker is away, the run stays queued, and recovery hands it over again.
+    Where that fails, the run stays queued, and recovery hands it over again.
     """
-    if uses_celery():
-        try:
+    try:
+        if uses_celery():
             import_string(f"{_TASKS}.send")(str(public_id), using)
-        except Exception:
-            logger.exception("Run %s could not be sent to a worker; it stays queued", public_id)
-    elif not RUNNER.is_draining:
-        run = Run.objects.using(using).filter(pk=key).first()
-        if run is not None:
-            RUNNER.submit(Execution(run, process_name()))
+        elif not RUNNER.is_draining:
+            run = Run.objects.using(using).filter(pk=key).first()
+            if run is not None:
+                RUNNER.submit(Execution(run, process_name()))
+    except Exception:
+        # The question is stored, and its caller must not be told that it failed.
+        logger.exception("Run %s could not be handed over; it stays queued", public_id)
 
 
 def uses_celery() -> bool:
@@ -60,6 +61,9 @@ def execute(public_id: str, *, using: str, worker: str) -> None:
     """Give the answer of a queued run in this process, and wait until it is given; for a worker's task."""
     run = Run.objects.using(using).filter(uuid=public_id).first()
     if run is None:
+        return
+    if RUNNER.is_draining:
+        hand_over(run.pk, run.uuid, using)
         return
     execution = Execution(run, worker)
     RUNNER.submit(execution)

@@ -21,6 +21,7 @@ from ..agents import Agent
 from ..exceptions import AgentNotFound
 from ..turns import PIECES, Piece, Turn
 
+
 class OutOfTime(Exception):
     """The agent's time limit has passed."""
 
@@ -60,6 +61,7 @@ class Loop:
 LOOP = Loop()
 os.register_at_fork(after_in_child=LOOP.forget)
 
+
 class Reach:
     """Where a thread runs an agent's own code, and may be interrupted; nowhere else is that safe."""
 
@@ -79,9 +81,9 @@ class Reach:
                 with self._lock:
                     self._thread = None
                     _raise_in(threading.get_ident(), None)
-                return
             except Stopped:
                 continue
+            return
 
     def interrupt(self) -> None:
         """Raise ``Stopped`` in the thread at its next bytecode, if it is within reach."""
@@ -204,8 +206,9 @@ async def _speak(answer: Any, seconds: float, say: Callable[[Any], None]) -> Non
     try:
         # What it does with the database happens in a thread of its own, and not in one with all others.
         async with ThreadSensitiveContext() as context:
+            limit = asyncio.timeout(seconds)
             try:
-                async with asyncio.timeout(seconds) as limit:
+                async with limit:
                     await _say(answer, say)
             except TimeoutError as error:
                 if not limit.expired():

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from copy import deepcopy
@@ -17,16 +17,17 @@ from typing import Any
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from .. import agents
+from .. import agents, conf
 from ..agents import Agent
 from ..choices import RunStatus
 from ..exceptions import MessageNotFound, SessionNotFound
 from ..models import ChatSession, Run
 from ..turns import Message, Piece, RequestContext, Turn
+from . import compaction, listening, writing
 from . import context as contexts
-from . import listening, writing
 from . import messages as conversation
 from .listening import OutOfTime, Reach, Stopped
+from .patience import patiently
 from .recording import Lost, Recorder, begin
 
 logger = logging.getLogger("django_chat_sessions")
@@ -34,10 +35,6 @@ logger = logging.getLogger("django_chat_sessions")
 #: Seconds after which a synchronous responder that was told to stop and does not is interrupted; each time that it goes
 #: on all the same it is given three times as long.
 INTERRUPT_SECONDS = 0.4
-
-
-class Abandoned(Exception):
-    """Somebody else marked the run as failed: recovery, or the process that was told to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +68,7 @@ class Execution:
         outcome: what comes of it.
         recorder: what writes it, once there is something to write.
         until: when the agent's time is over, by this process's clock; 0 is not yet known.
+        key: database, run and attempt: what no process does twice at a time.
     """
 
     run: Run
@@ -79,6 +77,9 @@ class Execution:
     outcome: Future[Outcome | None] = field(default_factory=Future)
     recorder: Recorder | None = None
     until: float = 0.0
+    key: tuple[str, int, int] = field(init=False)
+    _has_begun: bool = field(init=False)
+    _agent: Agent | None = None
     _stops: list[Callable[[], Any]] = field(default_factory=list)
     _is_stopped: threading.Event = field(default_factory=threading.Event)
     _is_given_up: bool = False
@@ -86,21 +87,26 @@ class Execution:
     _interrupt_at: float = 0.0
     _reach: Reach = field(default_factory=Reach)
 
+    def __post_init__(self) -> None:
+        """Note which attempt it is, and whether the caller has begun it."""
+        self.key = (self.using, self.run.pk, self.run.attempt)
+        self._has_begun = self.run.status == RunStatus.RUNNING
+
     @property
     def using(self) -> str:
         """The database."""
         return self.run._state.db or "default"
 
     @property
-    def key(self) -> tuple[str, int, int]:
-        """What no process does twice at a time."""
-        return self.using, self.run.pk, self.run.attempt
-
-    @property
     def is_begun(self) -> bool:
         """Whether this process says of the run that it is alive."""
         is_over = self.recorder is not None and self.recorder.is_over
-        return self.run.status == RunStatus.RUNNING and not is_over and not self._is_stopped.is_set()
+        return self._has_begun and not is_over and not self._is_stopped.is_set()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end is being written at this moment."""
+        return self.recorder is not None and self.recorder.is_ending
 
     def work(self) -> None:
         """Give the answer, from beginning to end, in this thread."""
@@ -120,14 +126,37 @@ class Execution:
             self.outcome.set_exception(error) if error else self.outcome.set_result(outcome)
 
     def _answer(self) -> Outcome | None:
-        session = ChatSession.objects.using(self.using).filter(pk=self.run.session_id).first()
+        sessions = ChatSession.objects.using(self.using).filter(pk=self.run.session_id)
+        session = patiently(self.using, sessions.first)
         if session is None or self._is_stopped.is_set():
             return None
-        agent = agents.of(session.agent)
-        if self.run.status == RunStatus.QUEUED and not claim(session, self.run, agent, worker=self.worker):
+        agent = self._agent = agents.of(session.agent)
+        if not self._has_begun and not self._claim(session, agent):
             return None
+        self._has_begun = True
         self.until = monotonic() + agent.time_limit_seconds
         return perform(session, self.run, agent, self, context=self.context)
+
+    def _claim(self, session: ChatSession, agent: Agent) -> bool:
+        """Begin the run, and where the database goes away meanwhile, find out whether that came through."""
+        tries: list[int] = []
+
+        def try_() -> bool:
+            tries.append(1)
+            if claim(session, self.run, agent, worker=self.worker):
+                return True
+            mine = (RunStatus.RUNNING, self.key[2], self.worker)
+            return len(tries) > 1 and (self.run.status, self.run.attempt, self.run.worker) == mine
+
+        return patiently(self.using, try_)
+
+    def tidy(self) -> None:
+        """Have what no longer fits the window summarized, now that nobody waits."""
+        if self._agent is None or not (self._agent.summarize or conf.get().summarize):
+            return
+        session = ChatSession.objects.using(self.using).filter(pk=self.run.session_id).first()
+        if session is not None and self.run.status == RunStatus.SUCCEEDED:
+            compaction.compact(session)
 
     def attach(self, recorder: Recorder) -> None:
         """Have the keeper look after what is recorded.
@@ -234,8 +263,11 @@ def perform(
     recorder: Recorder | None = None
     failure: BaseException | None = None
     try:
-        turn = _turn(session, run, agent, context)
-        recorder = Recorder(session, run, agent, turn, deepcopy(turn.state), is_inline=execution is None)
+        turn = patiently(writing.alias(session), lambda: _turn(session, run, agent, context))
+        recorder = patiently(
+            writing.alias(session),
+            lambda: Recorder(session, run, agent, turn, deepcopy(turn.state), is_inline=execution is None),
+        )
         turn.record = recorder.record
         if execution is not None:
             execution.attach(recorder)
@@ -245,20 +277,17 @@ def perform(
         recorder.finish()
     except Lost:
         pass
-    except BaseException as error:  # noqa: BLE001 - whatever an agent raises ends its answer, not this process
+    except BaseException as error:
         failure = error
         _fail(session, run, recorder, error)
         if execution is None and not isinstance(error, Exception):
             raise
-    return _outcome(session, run, recorder, failure)
+    return patiently(writing.alias(session), lambda: _outcome(session, run, recorder, failure))
 
 
-def _heard(agent: Agent, turn: Turn, execution: Execution | None) -> Iterator[Piece]:
+def _heard(agent: Agent, turn: Turn, execution: Execution | None) -> Generator[Piece]:
     until = monotonic() + agent.time_limit_seconds
-    if execution is None:
-        pieces = listening.pieces(agent, turn, lambda stop: None)
-    else:
-        pieces = execution.heard(agent, turn)
+    pieces = listening.pieces(agent, turn, lambda stop: None) if execution is None else execution.heard(agent, turn)
     try:
         for piece in pieces:
             if monotonic() > until:
@@ -272,12 +301,7 @@ def _heard(agent: Agent, turn: Turn, execution: Execution | None) -> Iterator[Pi
 
 def _turn(session: ChatSession, run: Run, agent: Agent, context: RequestContext | None) -> Turn:
     question = conversation.find(session, run.input_sequence)
-    window = contexts.window(
-        session,
-        max_messages=agent.window_messages,
-        max_tokens=agent.window_tokens,
-        up_to=run.input_sequence if run.is_repeat else None,
-    )
+    window = contexts.window(session, question=run.input_sequence, up_to=run.input_sequence if run.is_repeat else None)
     state = dict(session.state) if session.parent_id is None else window.state
     return Turn(
         context=context or _context(session, run),
@@ -309,14 +333,16 @@ def _fail(session: ChatSession, run: Run, recorder: Recorder | None, error: Base
         recorder.fail(type(error).__name__)
 
 
-def _outcome(session: ChatSession, run: Run, recorder: Recorder | None, failure: BaseException | None) -> Outcome | None:
+def _outcome(
+    session: ChatSession, run: Run, recorder: Recorder | None, failure: BaseException | None
+) -> Outcome | None:
     """Return what came of it, as it is now: somebody else may have ended it, or deleted the session."""
     try:
         run.refresh_from_db(using=writing.alias(session))
         session.refresh_from_db(using=writing.alias(session))
     except (Run.DoesNotExist, ChatSession.DoesNotExist):
         return None
-    failed = (failure or Abandoned(run.error)) if run.status == RunStatus.FAILED else None
+    failed = failure if run.status == RunStatus.FAILED else None
     reply = recorder.reply if recorder is not None else None
     if run.output_sequence is None or (reply is not None and reply.sequence == run.output_sequence):
         return Outcome(run, reply if run.output_sequence is not None else None, failed)

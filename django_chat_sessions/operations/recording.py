@@ -7,13 +7,14 @@ another process took over, there is nothing more to write.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
+from functools import partial
 from threading import RLock
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import chunks, conf, log, notifications
 from ..agents import Agent
@@ -22,9 +23,10 @@ from ..exceptions import SessionNotFound, SessionNotLive
 from ..models import ChatSession, Run, SessionEvent
 from ..rules import lifecycle
 from ..rules import merge as patches
-from ..turns import Message, Piece, Turn
+from ..turns import Message, Piece, StateChange, Turn
 from . import messages as conversation
 from . import writing
+from .patience import AWAY, hang_up, impatient, patiently
 from .sessions import record_state
 from .settling import said, settle
 from .speaking import Speech, Whole
@@ -82,6 +84,8 @@ class Recorder:
         turn: whose state is compared at the end.
         is_inline: whether all this happens within a transaction of the caller, where nobody else sees a chunk.
         reply: the agent's last message.
+        is_over: whether there is nothing more to write.
+        is_ending: whether its end is being written.
     """
 
     session: ChatSession
@@ -93,8 +97,11 @@ class Recorder:
     speech: Speech = field(default_factory=Speech)
     reply: Message | None = None
     is_over: bool = False
+    is_ending: bool = False
     _lock: Any = field(default_factory=RLock)
     _waiting: str = ""
+    # So much of what waits may have been stored: the database went away before it said so.
+    _doubtful: int = 0
     _index: int = 0
     _flushed_at: float = 0.0
 
@@ -116,19 +123,33 @@ class Recorder:
                 self._store(whole)
             if isinstance(piece, str):
                 self._waiting += piece
-                self.tick()
+                if self._is_due:
+                    self._try_to_flush()
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether something has waited for long enough; the first words wait for nothing."""
+        return not self.is_over and monotonic() - self._flushed_at >= conf.get().CHUNK_SECONDS
 
     def tick(self) -> None:
-        """Store what has waited for long enough; the first words wait for nothing."""
-        with self._lock:
-            if self.is_over or monotonic() - self._flushed_at < conf.get().CHUNK_SECONDS:
+        """Store what has waited for long enough, where that is possible without waiting for anybody.
+
+        Raises:
+            Lost: the run is not this process's any more.
+            Exception: what was said cannot be stored.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if not self._is_due:
                 return
             if self._waiting:
-                self._flush()
-            elif self.speech.calls and not self.is_inline:
-                for whole in self.speech.close():
-                    self._store(whole)
+                self._try_to_flush(waits=False)
+            elif self.speech.calls and not self.is_ending:
                 self._flushed_at = monotonic()
+                self._try_to_close()
+        finally:
+            self._lock.release()
 
     def record(self, type_: str, data: Mapping[str, Any]) -> None:
         """Append an application's event to the log.
@@ -139,7 +160,17 @@ class Recorder:
         """
         with self._lock:
             self._check()
+            tried: list[int] = []
+            self._insist(lambda: self._record(type_, data, tried))
+
+    def _record(self, type_: str, data: Mapping[str, Any], tried: list[int]) -> None:
+        with self._writing() as draft:
+            events = SessionEvent.objects.using(writing.alias(draft.session)).filter(session=draft.session)
+            if tried and events.filter(sequence=tried[-1], type=type_, data=dict(data)).exists():
+                return  # The last try came through, though the database went away before it said so.
+            tried.append(draft.next_sequence)
             conversation.record(self.session, type_, data)
+            writing.refresh(draft.session, self.session)
 
     def finish(self) -> None:
         """End the answer well.
@@ -149,23 +180,30 @@ class Recorder:
         """
         with self._lock:
             self._check()
-            self._flush()
-            with self._writing() as draft:
-                for message in self.speech.close():
-                    self._say(draft, message)
-                record_state(draft, patches.difference(self.state, self.turn.state))
-                self._settle(draft, RunStatus.SUCCEEDED)
+            self.is_ending = True
+            self._insist(self._finish)
             self.is_over = True
+
+    def _finish(self) -> None:
+        self._flush()
+        with self._writing() as draft:
+            for message in self.speech.close():
+                self._say(draft, message)
+            record_state(draft, patches.difference(self.state, self.turn.state))
+            self._settle(draft, RunStatus.SUCCEEDED)
 
     def fail(self, error: str) -> None:
         """End the answer badly, and keep what was said; nothing where the run is not this process's any more."""
         with self._lock:
             if self.is_over:
                 return
-            self.is_over = True
-            self._flush()
-            with writing.writing(self.session, live=False) as draft:
-                self._settle(draft, RunStatus.FAILED, error)
+            self.is_over = self.is_ending = True
+            self._insist(partial(self._fail, error))
+
+    def _fail(self, error: str) -> None:
+        self._flush()
+        with writing.writing(self.session, live=False) as draft:
+            self._settle(draft, RunStatus.FAILED, error)
 
     def _settle(self, draft: writing.Draft, status: RunStatus, error: str = "") -> None:
         draft.entries += settle(
@@ -195,37 +233,113 @@ class Recorder:
         if self.is_over:
             raise Lost
 
-    def _lose(self) -> None:
+    def _lose(self) -> NoReturn:
         self.is_over = True
         raise Lost
 
-    def _flush(self) -> None:
+    def _insist(self, act: Callable[[], None]) -> None:
+        """Do something as often as it takes while the database is away, as long as nobody takes the run from us.
+
+        Whoever writes finds out first whether the last try came through after all.
+        """
+        was_over = self.is_over
+
+        def try_() -> None:
+            with self._restoring():
+                act()
+
+        def between() -> None:
+            if self.is_over and not was_over:
+                raise Lost
+
+        patiently(self._using, try_, between=between)
+
+    @property
+    def _using(self) -> str:
+        return writing.alias(self.session)
+
+    @contextmanager
+    def _restoring(self) -> Iterator[None]:
+        """Where nothing was stored, remember what was there before."""
+        run = {field.attname: getattr(self.run, field.attname) for field in self.run._meta.concrete_fields}
+        speech = replace(self.speech, calls=list(self.speech.calls))
+        reply = self.reply
+        try:
+            yield
+        except BaseException:
+            self.reply = reply
+            for name, value in run.items():
+                setattr(self.run, name, value)
+            for one in fields(speech):
+                setattr(self.speech, one.name, getattr(speech, one.name))
+            raise
+
+    def _try_to_flush(self, *, waits: bool = True) -> None:
+        """Store what waits; where the database is away, it waits for longer."""
+        try:
+            self._flush(waits=waits)
+        except AWAY:
+            if self.is_inline:
+                raise
+            self._flushed_at = monotonic()
+            hang_up(self._using)
+
+    def _try_to_close(self) -> None:
+        """Store the tool calls that were said, where nobody holds the session."""
+        try:
+            with self._restoring(), impatient(self._using):
+                for whole in self.speech.close():
+                    self._write(whole)
+        except AWAY:
+            hang_up(self._using)
+
+    def _flush(self, *, waits: bool = True) -> None:
         """Store what waits."""
-        text, self._waiting = self._waiting, ""
-        if not text or self.is_inline:
+        if self.is_inline:
+            self._waiting = ""
+        if not self._waiting:
             return
-        if not chunks.append(self.run, self._index, text):
-            self._lose()
-        using = writing.alias(self.session)
-        notifications.tell(using, self.session.uuid)
+        if self._doubtful and chunks.next_index(self.run) > self._index:
+            self._index, self._waiting = self._index + 1, self._waiting[self._doubtful :]
+        self._doubtful = len(self._waiting)
+        if self._waiting and not chunks.append(self.run, self._index, self._waiting, waits=waits):
+            self._doubtful = 0
+            if waits:
+                self._lose()
+            return
+        self._doubtful, self._waiting = 0, ""
         self._index, self._flushed_at = self._index + 1, monotonic()
+        notifications.tell(self._using, self.session.uuid)
         if self.run.first_token_at is None:
             chunks.note_first(self.run)
 
     def _store(self, whole: Whole) -> None:
+        self._insist(partial(self._flush_and_write, whole))
+
+    def _flush_and_write(self, whole: Whole) -> None:
         self._flush()
+        self._write(whole)
+
+    def _write(self, whole: Whole) -> None:
+        before = self.run.spoken_sequence
         with self._writing() as draft:
-            if isinstance(whole, Message):
-                self._say(draft, whole)
-                self.run.save(using=writing.alias(self.session), update_fields=["spoken_sequence", "output_sequence"])
-                draft.touch()
+            if not isinstance(whole, Message):
+                self._change(draft, whole)
+            elif self.run.spoken_sequence != before:
+                # The last try came through, though the database went away before it said so.
+                self.reply = replace(whole, sequence=self.run.output_sequence, run=str(self.run.uuid))
+                return
             else:
-                for state in (self.state, self.turn.state):
-                    merged = patches.merge(state, dict(whole.patch))
-                    state.clear()
-                    state.update(merged)
-                record_state(draft, whole.patch)
-                draft.touch()
+                self._say(draft, whole)
+                self.run.save(using=self._using, update_fields=["spoken_sequence", "output_sequence"])
+            draft.touch()
+
+    def _change(self, draft: writing.Draft, change: StateChange) -> None:
+        for state in (self.state, self.turn.state):
+            merged = patches.merge(state, dict(change.patch))
+            state.clear()
+            state.update(merged)
+        record_state(draft, change.patch)
 
     def _say(self, draft: writing.Draft, message: Message) -> None:
         sequence = draft.next_sequence
@@ -261,19 +375,17 @@ class Recorder:
         Raises:
             Lost: one of them is not.
         """
-        before = (self.run.spoken_sequence, self.run.output_sequence, self.reply, self.speech.text)
         try:
-            with writing.writing(self.session, live=False) as draft:
-                runs = Run.objects.using(writing.alias(self.session)).filter(pk=self.run.pk, attempt=self.run.attempt)
-                if not runs.filter(status=RunStatus.RUNNING).exists() or not _is_live(draft):
+            with self._restoring(), writing.writing(self.session, live=False) as draft:
+                mine = {"pk": self.run.pk, "attempt": self.run.attempt, "status": RunStatus.RUNNING}
+                runs = Run.objects.using(self._using).filter(**mine)
+                spoken = runs.values_list("spoken_sequence", "output_sequence").first()
+                if spoken is None or not _is_live(draft):
                     self._lose()
+                self.run.spoken_sequence, self.run.output_sequence = spoken
                 yield draft
         except SessionNotFound:
             self._lose()
-        except BaseException:
-            # Nothing of it was stored.
-            self.run.spoken_sequence, self.run.output_sequence, self.reply, self.speech.text = before
-            raise
 
 
 def _is_live(draft: writing.Draft) -> bool:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import connections, router
+from django.db.models import Q
 
 from .. import agents, conf, dialects, notifications
 from ..choices import ALIVE, RunStatus
 from ..exceptions import SessionNotFound
 from ..models import ChatSession, Run
 from . import dispatching, writing
+from .patience import impatient
 from .runner import RUNNER, process_name
 from .settling import settle
-from .sweeping import Swept, sweep
+from .sweeping import Swept
+
+logger = logging.getLogger("django_chat_sessions")
 
 #: What is said of an answer whose process was lost, or told to stop.
 LOST, STOPPED = "ProcessLost", "ProcessStopped"
+
+#: Milliseconds that recovery waits for a session that somebody holds, before it goes on with the next.
+PATIENCE_MILLISECONDS = 1000
+
+#: A run that waits is handed over again after ``STALE_AFTER``, then after twice as long and so on, up to so many times.
+MOST_PAUSES = 10
+
+#: Seconds that a process which has handed over its answers gives them to notice.
+FAREWELL_SECONDS = 2.0
 
 
 def is_lost(run: Run, now: datetime) -> bool:
@@ -41,14 +56,38 @@ def recover(*, using: str | None = None, limit: int | None = None) -> Swept:
         using: the database; the one that sessions are written to by default.
         limit: runs at the most.
     """
-    return sweep("recover", _recover_batch, using, limit)
+    using = using or router.db_for_write(ChatSession)
+    size = conf.get().SWEEP_BATCH
+    count = batches = last = 0
+    while True:
+        found = list(_silent(using, after=last)[:size])
+        for run in found:
+            if limit is None or count < limit:
+                count += _tried(run)
+        batches += 1
+        if len(found) < size or count == limit:
+            return Swept("recover", count, batches)
+        last = found[-1].pk
 
 
-def _recover_batch(using: str, size: int) -> int:
-    now = dialects.now(using)
-    silent = Run.objects.using(using).filter(status__in=ALIVE, heartbeat_at__lte=now - conf.get().stale_after)
-    found = list(silent.order_by("heartbeat_at").select_related("session")[:size])
-    return sum(release(run) for run in found)
+def _silent(using: str, *, after: int) -> Any:
+    """Return the runs of which nobody has said for long that he is at them, in an order that does not change."""
+    before = dialects.now(using) - conf.get().stale_after
+    runs = Run.objects.using(using).filter(status__in=ALIVE, heartbeat_at__lte=before, pk__gt=after)
+    return runs.order_by("pk").select_related("session")
+
+
+def _tried(run: Run) -> bool:
+    """Release a run; one that cannot be now is left to the next time, and does not keep the others from it."""
+    using = run._state.db or "default"
+    try:
+        with impatient(using, milliseconds=PATIENCE_MILLISECONDS):
+            return release(run)
+    except Exception:
+        if not connections[using].is_usable():
+            raise
+        logger.exception("Run %s cannot be recovered now", run.uuid)
+        return False
 
 
 def release(run: Run, *, error: str = LOST, worker: str | None = None) -> bool:
@@ -77,7 +116,10 @@ def release(run: Run, *, error: str = LOST, worker: str | None = None) -> bool:
 
 
 def _hand_over_again(draft: writing.Draft, run: Run) -> bool:
-    if run.heartbeat_at + conf.get().stale_after > draft.now:
+    """Hand over a run that nobody took; the longer it waits, the more seldom, as it may just be a long queue."""
+    stale = conf.get().stale_after
+    waited = run.heartbeat_at - (run.started_at or run.created_at)
+    if run.heartbeat_at + max(stale, min(waited, stale * MOST_PAUSES)) > draft.now:
         return False
     run.heartbeat_at = draft.now
     run.save(using=writing.alias(draft.session), update_fields=["heartbeat_at"])
@@ -88,29 +130,54 @@ def _hand_over_again(draft: writing.Draft, run: Run) -> bool:
 def _begin_anew(draft: writing.Draft, run: Run) -> None:
     """Queue a run again for its next attempt; what the last one said is kept until that one begins."""
     draft.entries += settle(run, RunStatus.FAILED, now=draft.now, next_sequence=draft.next_sequence, error=LOST)[:-1]
+    time_limit = run.expires_at - (run.started_at or run.created_at)
     run.status, run.error, run.finished_at, run.worker = RunStatus.QUEUED, "", None, ""
-    run.attempt, run.heartbeat_at, run.output_sequence, run.spoken_sequence = run.attempt + 1, draft.now, None, None
+    run.attempt, run.output_sequence, run.spoken_sequence = run.attempt + 1, None, None
+    run.heartbeat_at, run.expires_at = draft.now, draft.now + time_limit
+    if RUNNER.is_draining and not dispatching.uses_celery():
+        run.heartbeat_at -= conf.get().stale_after
     run.save(using=writing.alias(draft.session))
-    draft.touch(until=draft.now + (run.expires_at - (run.started_at or run.created_at)))
+    draft.touch(until=run.expires_at)
     dispatching.dispatch(run, draft.session)
 
 
 def release_all(worker: str, *, using: str) -> int:
-    """Take all runs from a process that stops; return how many."""
-    runs = Run.objects.using(using).filter(status=RunStatus.RUNNING, worker=worker).select_related("session")
-    return sum(release(run, error=STOPPED, worker=worker) for run in runs)
+    """Take all runs from a process that stops, or a host of processes; return how many.
+
+    Args:
+        worker: the name of the process, or what comes before the number in the names of its children.
+        using: the database.
+    """
+    named = Q(worker=worker) | Q(worker__startswith=f"{worker}:")
+    runs = Run.objects.using(using).filter(named, status=RunStatus.RUNNING).select_related("session")
+    count = 0
+    for run in runs:
+        try:
+            count += release(run, error=STOPPED, worker=run.worker)
+        except Exception:
+            logger.exception("Run %s cannot be handed over; recovery finds it", run.uuid)
+            connections[using].close()
+    return count
 
 
 def drain(*, using: str | None = None) -> None:
     """Have this process stop: begin no answer, finish those that are given within the grace, hand over the rest."""
+    using = using or router.db_for_write(ChatSession)
     RUNNER.is_draining = True
     notifications.wake_all()
     try:
-        if RUNNER.drain(conf.get().GRACE_SECONDS):
-            release_all(process_name(), using=using or router.db_for_write(ChatSession))
-            RUNNER.wait(1)
+        dropped = RUNNER.drain(conf.get().GRACE_SECONDS)
+        _hand_back(using, [execution.run.pk for execution in dropped if execution.using == using])
+        if release_all(process_name(), using=using):
+            RUNNER.wait(FAREWELL_SECONDS)
     finally:
         connections.close_all()
+
+
+def _hand_back(using: str, keys: list[int]) -> None:
+    """Let the next recovery take runs that waited in this process for their turn."""
+    before = dialects.now(using) - conf.get().stale_after
+    Run.objects.using(using).filter(pk__in=keys, status=RunStatus.QUEUED).update(heartbeat_at=before)
 
 
 # Thin twins for async code; the synchronous functions are the truth.

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -25,9 +26,11 @@ from ..exceptions import AgentFailed, AgentUnavailable, InvalidRequest
 from ..models import ChatSession
 from ..rules import merge as patches
 from ..rules import window as windows
+from . import asking, limits, listening, sealing
 from . import context as contexts
-from . import asking, limits, listening, runner, sealing
-from .listening import OutOfTime
+from .listening import OutOfTime, Reach
+from .performing import INTERRUPT_SECONDS
+from .runs import MOMENT_SECONDS
 from .sealing import Transcript
 from .speaking import Speech, Whole
 
@@ -169,6 +172,13 @@ def _answered(owner: Any, hearing: _Hearing, error: BaseException | None, transc
     )
 
 
+def _let_go() -> None:
+    """Close this thread's database connections, but those in a transaction."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+
+
 def _begun() -> Future[BaseException | None]:
     """Return a future that nobody who waits for it can cancel."""
     future: Future[BaseException | None] = Future()
@@ -195,19 +205,17 @@ class _Hearing:
     state: dict[str, Any] = field(default_factory=dict)
     _error: Future[BaseException | None] = field(default_factory=_begun)
     _stops: list[Callable[[], Any]] = field(default_factory=list)
-    _thread: int | None = None
+    _reach: Reach = field(default_factory=Reach)
 
     def start(self) -> None:
         """Begin, in a thread of its own, whose database connections end with it."""
         threading.Thread(target=self._work_alone, name="chat-query", daemon=True).start()
 
     def _work_alone(self) -> None:
-        self._thread = threading.get_ident()
         try:
             with suppress(BaseException):
                 self.work()
         finally:
-            self._thread = None
             connections.close_all()
 
     def work(self) -> None:
@@ -226,10 +234,10 @@ class _Hearing:
     def _hear(self) -> None:
         before = deepcopy(self.turn.state)
         until = monotonic() + self.agent.time_limit_seconds
-        pieces = listening.pieces(self.agent, self.turn, self._on_stop)
+        pieces = listening.pieces(self.agent, self.turn, self._on_stop, self._reach)
         try:
             for piece in pieces:
-                if monotonic() > until:
+                if self.turn.is_cancelled or monotonic() > until:
                     raise OutOfTime
                 self._take(self.speech.hear(piece))
         finally:
@@ -250,9 +258,15 @@ class _Hearing:
                 self.turn.state.update(merged)
 
     def wait(self) -> BaseException | None:
-        """Wait for the end, and return what went wrong; the agent's time is over when its limit has passed."""
+        """Wait for the end, and return what went wrong; the agent's time is over when its limit has passed.
+
+        Who waits for more than a moment does so without a database connection.
+        """
+        moment = min(MOMENT_SECONDS, self.agent.time_limit_seconds)
         try:
-            return self._error.result(self.agent.time_limit_seconds)
+            if not wait_for([self._error], moment).done:
+                _let_go()
+            return self._error.result(self.agent.time_limit_seconds - moment)
         except TimeoutError:
             return OutOfTime()
         finally:
@@ -260,9 +274,13 @@ class _Hearing:
 
     async def await_(self) -> BaseException | None:
         """Wait as ``wait`` does, in an event loop."""
+        error = asyncio.wrap_future(self._error)
         try:
             async with asyncio.timeout(self.agent.time_limit_seconds):
-                return await asyncio.wrap_future(self._error)
+                done, _ = await asyncio.wait([error], timeout=MOMENT_SECONDS)
+                if not done:
+                    await sync_to_async(_let_go)()
+                return await error
         except TimeoutError:
             return OutOfTime()
         finally:
@@ -280,10 +298,10 @@ class _Hearing:
         self.turn.cancellation.set()
         for stop in self._stops:
             stop()
-        interrupt = threading.Timer(runner.INTERRUPT_SECONDS, self._interrupt)
-        interrupt.daemon = True
-        interrupt.start()
+        threading.Thread(target=self._insist, name="chat-query-stop", daemon=True).start()
 
-    def _interrupt(self) -> None:
-        if self._thread is not None and not self._error.done():
-            runner._interrupt(self._thread)
+    def _insist(self) -> None:
+        patience = INTERRUPT_SECONDS
+        while wait_for([self._error], patience).not_done:
+            self._reach.interrupt()
+            patience *= 3

@@ -154,3 +154,18 @@ def agent() -> Iterator[Any]:
     yield agent
     for name in set(agents.registered()) - known:
         agents.unregister(name)
+
+
+@pytest.fixture
+def session(api) -> dict[str, Any]:
+    """Return a session whose agent says how often it was asked."""
+    return api.open(agent="count")
+
+
+@pytest.fixture
+def queued(api, session) -> dict[str, Any]:
+    """Return a run of it that nobody has begun: the test's transaction is not committed."""
+    body = {"content": "hello", "delivery": "background"}
+    response = api.post(f"sessions/{session['id']}/messages", body)
+    assert response.status_code == 202, response.content
+    return response.json()["run"]

@@ -8,10 +8,12 @@ from uuid import uuid4
 import pytest
 from django.test import override_settings
 
+from django_chat_sessions.choices import Delivery
 from django_chat_sessions.models import ChatSession
 from django_chat_sessions.testing import age
 
 from .conftest import Caller, problem, row
+from .running import again, ask, cancel, listed, over
 
 pytestmark = pytest.mark.django_db
 
@@ -117,3 +119,76 @@ def test_instant_of_expiry_is_told_with_410(api):
     expired = age(row(session), days=1)
     body = problem(api.post(f"sessions/{session['id']}/messages", {"content": "x"}), 410, "session_expired")
     assert datetime.fromisoformat(body["expires_at"]) == expired.expires_at
+
+
+# ----------------------------------------------------------------------------------------------------------------- runs
+
+
+def test_authentication_comes_before_everything_about_runs(session, api, queued):
+    for path in (f"sessions/{session['id']}/runs", f"sessions/{session['id']}/runs/{queued['id']}/cancel"):
+        problem(Caller().post(path, {"unknown": 1}, If_Match='"99"'), 401, "not_authenticated")
+    for path in ("runs", f"runs/{queued['id']}", "stream"):
+        problem(Caller().get(f"sessions/{session['id']}/{path}?limit=0&after=x"), 401, "not_authenticated")
+
+
+def test_not_found_comes_before_what_is_wrong_with_a_call_about_runs(api, session):
+    never = uuid4()
+    problem(api.post(f"sessions/{never}/runs", raw=b"{"), 404, "session_not_found")
+    problem(api.get(f"sessions/{never}/runs?limit=0"), 404, "session_not_found")
+    problem(api.get(f"sessions/{never}/stream?after=x"), 404, "session_not_found")
+    for raw in (b"{", b'{"unknown": 1}', b"[]"):
+        response = api.call("post", f"sessions/{session['id']}/runs/{never}/cancel", raw=raw, If_Match='"9"')
+        problem(response, 404, "run_not_found")
+
+
+def test_wrong_body_of_a_run_comes_before_the_end_of_the_session(api, session):
+    run = ask(api, session)["run"]
+    over(api, session, "ended")
+    for body in ({"unknown": 1}, {"delivery": "store"}, {"input_sequence": 0}):
+        problem(again(api, session, body), 400, "invalid_request")
+    problem(cancel(api, session, run, {"unknown": 1}), 400, "invalid_request")
+
+
+def test_question_that_never_was_comes_before_the_end_of_the_session(api, session):
+    ask(api, session)
+    over(api, session, "ended")
+    for sequence in (1, 999):
+        problem(again(api, session, {"input_sequence": sequence}), 400, "invalid_request")
+
+
+@pytest.mark.parametrize("delivery", [None, *(value for value in Delivery.values if value not in {"store", "stream"})])
+@pytest.mark.parametrize(("end", "status"), [("ended", 409), ("expired", 410)])
+def test_end_of_the_session_comes_before_if_match_of_a_run(end, status, delivery, api, session):
+    ask(api, session)
+    over(api, session, end)
+    body = {"delivery": delivery} if delivery else {}
+    told = problem(again(api, session, body, If_Match='"1"'), status, f"session_{end}")
+    assert ("expires_at" in told) is (end == "expired")
+    assert len(listed(api, session)["results"]) == 1
+
+
+def test_expired_session_comes_before_if_match_when_a_run_is_cancelled(api, session, queued):
+    over(api, session, "expired")
+    problem(cancel(api, session, queued, If_Match='"1"'), 410, "session_expired")
+
+
+def test_if_match_comes_before_the_run_in_progress(api, session, queued):
+    problem(again(api, session, If_Match='"1"'), 412, "sequence_conflict")
+    assert problem(again(api, session, If_Match='"2"'), 409, "run_in_progress")["run"] == queued["id"]
+
+
+@pytest.mark.parametrize("agent_name", ["per_tab", "active_tab_wins"])
+def test_tab_has_to_say_its_name_and_has_to_be_the_right_one(agent_name, api, tab):
+    session = tab("a").open(agent=agent_name)
+    finished = ask(tab("a"), session)["run"]
+    for caller, status, code in ((api, 400, "invalid_request"), (tab("b"), 409, "client_conflict")):
+        problem(again(caller, session, If_Match='"1"'), status, code)
+        run = ask(tab("a"), session, delivery="background")["run"]
+        problem(cancel(caller, session, run, If_Match='"1"'), status, code)
+        assert cancel(tab("a"), session, run).json()["status"] == "cancelled"
+    assert problem(cancel(api, session, finished), 400, "invalid_request")["errors"].keys() == {"client"}
+    assert cancel(tab("b"), session, finished).json() == finished
+    for path in ("runs", f"runs/{finished['id']}"):
+        assert api.get(f"sessions/{session['id']}/{path}").status_code == 200
+    over(tab("a"), session, "ended")
+    assert "client" in problem(again(api, session), 400, "invalid_request")["errors"]

@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 from django.db import connection
+from django.test import AsyncRequestFactory
 from django.test.utils import CaptureQueriesContext
+from rest_framework.test import force_authenticate
 
+from django_chat_sessions.agents import Message
 from django_chat_sessions.api.urls import urlpatterns
 from django_chat_sessions.models import ChatSession
+from django_chat_sessions.operations import runs
 from django_chat_sessions.testing import make_session, say
 
 from .conftest import Caller
@@ -45,16 +49,44 @@ CALLS: list[tuple[str, str, str, Any, dict[str, int]]] = [
     ("event-list", "post", "{path}/events", {"type": "app.x"}, {"postgresql": 3, "sqlite": 4}),
     ("session-end", "post", "{path}/end", None, {"postgresql": 16, "sqlite": 14}),
     ("message-detail", "delete", "{path}/messages/2", None, {"postgresql": 12, "sqlite": 9}),
-    ("session-detail", "delete", "{path}", None, {"postgresql": 17, "sqlite": 17}),
+    ("session-detail", "delete", "{path}", None, {"postgresql": 18, "sqlite": 18}),
+    ("agent-query", "post", "agents/echo/query", {"content": "x"}, {"postgresql": 0, "sqlite": 0}),
     ("health", "get", "sessions/health", None, {"postgresql": 1, "sqlite": 1}),
     ("metrics", "get", "sessions/metrics", None, {"postgresql": 6, "sqlite": 5}),
+]
+
+#: The same of calls about answers; of those marked as alive, one that is queued.
+RUNS: list[tuple[str, str, str, Any, bool, dict[str, int]]] = [
+    ("run-list", "get", "{path}/runs?limit=100", None, False, {"postgresql": 2, "sqlite": 2}),
+    ("run-list", "get", "{path}/runs?limit=1", None, True, {"postgresql": 2, "sqlite": 2}),
+    ("run-list", "post", "{path}/runs", {"delivery": "background"}, False, {"postgresql": 7, "sqlite": 6}),
+    ("run-list", "post", "{path}/runs", {"delivery": "wait"}, False, {"postgresql": 25, "sqlite": 23}),
+    ("run-detail", "get", "{path}/runs/{run}", None, True, {"postgresql": 2, "sqlite": 2}),
+    ("run-cancel", "post", "{path}/runs/{run}/cancel", None, True, {"postgresql": 8, "sqlite": 7}),
+    ("run-cancel", "post", "{path}/runs/{run}/cancel", None, False, {"postgresql": 5, "sqlite": 4}),
+    (
+        "message-list",
+        "post",
+        "{path}/messages",
+        {"content": "x", "delivery": "background"},
+        False,
+        {"postgresql": 7, "sqlite": 6},
+    ),
+    (
+        "message-list",
+        "post",
+        "{path}/messages",
+        {"content": "x", "delivery": "wait"},
+        False,
+        {"postgresql": 19, "sqlite": 17},
+    ),
 ]
 
 
 def statements(api: Caller, method: str, path: str, body: Any) -> list[str]:
     with CaptureQueriesContext(connection) as captured:
         response = api.call(method, path, body)
-    assert response.status_code in {200, 201, 204}, response.content
+    assert response.status_code in {200, 201, 202, 204}, response.content
     return [query["sql"] for query in captured.captured_queries if "SAVEPOINT" not in query["sql"]]
 
 
@@ -88,6 +120,43 @@ def test_number_of_statements_does_not_grow(method, path, body, most, django_use
     assert one <= most[connection.vendor], "\n".join(counts[0])
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "is_alive", "most"),
+    [call[1:] for call in RUNS],
+    ids=[f"{c[1]} {c[2]} {c[3]}" for c in RUNS],
+)
+def test_number_of_statements_does_not_grow_with_the_answers(method, path, body, is_alive, most, django_user_model):
+    counts = []
+    # Of both, more than a window takes.
+    for rows in (30, 50):
+        user = django_user_model.objects.create_user(f"asked {rows}")
+        session = make_session(user, agent="echo")
+        for number in range(rows):
+            run = runs.ask(session, Message("user", f"question {number}")).run
+        if is_alive:
+            run = runs.start(session, Message("user", "one more")).run
+        target = path.format(path=f"sessions/{session.uuid}", run=run.uuid)
+        counts.append(statements(Caller(user), method, target, body))
+    thirty, fifty = map(len, counts)
+    assert thirty == fifty, "\n".join(counts[1])
+    assert thirty <= most[connection.vendor], "\n".join(counts[0])
+
+
+def test_opening_a_stream_asks_as_often_however_much_there_is(alice):
+    """Ask as an ASGI server does, without reading what is streamed."""
+    view = next(pattern.callback for pattern in urlpatterns if pattern.name == "session-stream")
+    session = make_session(alice, agent="echo")
+    for query, most in (("", 2), ("?after=0", 1), ("?after=3.1", 1)):
+        for _ in range(10):
+            runs.ask(session, Message("user", "question"))
+        request = AsyncRequestFactory().get(f"/{query}")
+        force_authenticate(request, alice)
+        with CaptureQueriesContext(connection) as captured:
+            response = view(request, session=str(session.uuid))
+        assert (response.status_code, response.streaming) == (200, True)
+        assert len(captured) <= most
+
+
 def test_every_route_is_counted():
     routes = {
         (pattern.name, method)
@@ -95,4 +164,4 @@ def test_every_route_is_counted():
         for method in pattern.callback.actions
         if method != "head" and pattern.name != "nowhere"
     }
-    assert routes == {call[:2] for call in CALLS}
+    assert routes == {call[:2] for call in (*CALLS, *RUNS, ("session-stream", "get"))}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
 
 from django_chat_sessions.agents import Price, Usage
-from django_chat_sessions.choices import Delivery
 from django_chat_sessions.models import Run
 from django_chat_sessions.operations import verification
-from django_chat_sessions.testing import age
 
-from .conftest import Caller, problem, row
+from .conftest import problem, row
+from .running import again, ask, cancel, events, listed, over, texts, types
 
 pytestmark = pytest.mark.django_db
 
@@ -22,45 +21,6 @@ FIELDS = [
     "id", "status", "error", "input_sequence", "output_sequence", "created_at", "started_at", "first_token_at",
     "finished_at", "attempt", "input_tokens", "output_tokens", "cost",
 ]  # fmt: skip
-
-
-def ask(api, session, text="hello", **fields):
-    """Ask a question, and return the whole answer."""
-    response = api.post(f"sessions/{session['id']}/messages", {"content": text, **fields})
-    assert response.status_code in {201, 202}, response.content
-    return response.json()
-
-
-def again(api, session, body=None, **headers):
-    return api.post(f"sessions/{session['id']}/runs", body, **headers)
-
-
-def listed(api, session, query=""):
-    return api.reads(f"sessions/{session['id']}/runs{query}")
-
-
-def events(api, session, after=0):
-    return api.reads(f"sessions/{session['id']}/events?after={after}&limit=100")["events"]
-
-
-def types(api, session, after=0):
-    return [event["type"] for event in events(api, session, after)]
-
-
-def texts(api, session):
-    return [message["content"] for message in api.reads(f"sessions/{session['id']}/messages")["messages"]]
-
-
-@pytest.fixture
-def session(api):
-    """Return a session whose agent says how often it was asked."""
-    return api.open(agent="count")
-
-
-@pytest.fixture
-def queued(api, session):
-    """Return a run that nobody has begun: the test's transaction is not committed."""
-    return ask(api, session, delivery="background")["run"]
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -172,13 +132,6 @@ def test_runs_of_a_session_that_is_over_stay_readable(end, api, session):
     read = api.reads(f"sessions/{session['id']}/runs/{run['id']}")
     assert (read["id"], read["status"]) == (run["id"], "succeeded")
     assert listed(api, session) == {"results": [read], "next": None}
-
-
-def over(api, session, end):
-    if end == "ended":
-        assert api.post(f"sessions/{session['id']}/end").status_code == 200
-    else:
-        age(row(session), days=1)
 
 
 def test_runs_go_with_their_session(api, session, queued):
@@ -340,10 +293,6 @@ def test_answering_again_keeps_to_if_match(api, session):
 # ----------------------------------------------------------------------------------------------------------- cancelling
 
 
-def cancel(api, session, run, body=None, **headers):
-    return api.post(f"sessions/{session['id']}/runs/{run['id']}/cancel", body, **headers)
-
-
 def test_queued_run_is_cancelled_and_the_session_can_be_asked_again(api, session, queued):
     response = cancel(api, session, queued)
     assert response.status_code == 202
@@ -408,156 +357,3 @@ def test_session_that_ends_cancels_what_is_queued(api, session, queued):
     assert (run["status"], run["output_sequence"]) == ("cancelled", None)
     assert types(api, session) == ["session.created", "message", "run.cancelled", "session.ended"]
     assert cancel(api, session, queued).json() == run
-
-
-# ---------------------------------------------------------------------------------------------- in the middle of it all
-
-
-@pytest.mark.django_db(transaction=True)
-def test_running_answer_is_cancelled_and_what_it_said_is_kept(api, speaker):
-    session = api.open(agent=speaker.name)
-    run = ask(api, session, delivery="background")["run"]
-    assert speaker.has_begun.wait(10)
-    running = listed(api, session)["results"][0]
-    assert (running["id"], running["status"], running["output_sequence"]) == (run["id"], "running", None)
-    response = cancel(api, session, run)
-    told = response.json()
-    assert (response.status_code, told["status"], told["output_sequence"]) == (202, "cancelled", 4)
-    assert told["first_token_at"] >= told["started_at"]
-    said = api.reads(f"sessions/{session['id']}/messages/4")
-    assert (said["content"], said["metadata"], said["run"]) == ("So far", {"cut_short": "cancelled"}, run["id"])
-    assert types(api, session, 2) == ["run.started", "message", "run.cancelled"]
-    speaker.may_finish.set()
-    assert ask(api, session, "go on", delivery="wait")["reply"]["content"] == "So far, so good"
-    assert texts(api, session) == ["hello", "So far", "go on", "So far, so good"]
-    assert verification.verify(row(session)) == []
-
-
-@pytest.mark.django_db(transaction=True)
-def test_session_that_ends_in_mid_answer_cancels_it_first_and_keeps_what_it_said(api, speaker):
-    session = api.open(agent=speaker.name)
-    run = ask(api, session, delivery="background")["run"]
-    assert speaker.has_begun.wait(10)
-    assert api.post(f"sessions/{session['id']}/end").json()["status"] == "ended"
-    assert types(api, session, 2) == ["run.started", "message", "run.cancelled", "session.ended"]
-    said = api.reads(f"sessions/{session['id']}/messages/4")
-    assert (said["content"], said["metadata"]) == ("So far", {"cut_short": "cancelled"})
-    read = api.reads(f"sessions/{session['id']}/runs/{run['id']}")
-    assert (read["status"], read["output_sequence"]) == ("cancelled", 4)
-    speaker.may_finish.set()
-    assert verification.verify(row(session)) == []
-
-
-@pytest.mark.django_db(transaction=True)
-def test_while_an_answer_is_given_nothing_else_is_asked(api, speaker):
-    session = api.open(agent=speaker.name)
-    path = f"sessions/{session['id']}/messages"
-    run = ask(api, session, delivery="background")["run"]
-    assert speaker.has_begun.wait(10)
-    for delivery in ("wait", "background"):
-        told = problem(api.post(path, {"content": "more", "delivery": delivery}), 409, "run_in_progress")
-        assert told["run"] == run["id"]
-        assert problem(again(api, session, {"delivery": delivery}), 409, "run_in_progress")["run"] == run["id"]
-    assert texts(api, session) == ["hello"]
-    assert api.say(session, "aside")["sequence"] == 4
-    assert api.reads(f"sessions/{session['id']}/runs/{run['id']}")["status"] == "running"
-
-
-# ----------------------------------------------------------------------------------------------------------- precedence
-
-
-def test_authentication_comes_before_everything(session, api, queued):
-    for path in (f"sessions/{session['id']}/runs", f"sessions/{session['id']}/runs/{queued['id']}/cancel"):
-        problem(Caller().post(path, {"unknown": 1}, If_Match='"99"'), 401, "not_authenticated")
-    for path in ("runs", f"runs/{queued['id']}", "stream"):
-        problem(Caller().get(f"sessions/{session['id']}/{path}?limit=0&after=x"), 401, "not_authenticated")
-
-
-def test_not_found_comes_before_what_is_wrong_with_the_call(api, session):
-    never = uuid4()
-    problem(api.post(f"sessions/{never}/runs", raw=b"{"), 404, "session_not_found")
-    problem(api.get(f"sessions/{never}/runs?limit=0"), 404, "session_not_found")
-    problem(api.get(f"sessions/{never}/stream?after=x"), 404, "session_not_found")
-    for raw in (b"{", b'{"unknown": 1}', b"[]"):
-        response = api.call("post", f"sessions/{session['id']}/runs/{never}/cancel", raw=raw, If_Match='"9"')
-        problem(response, 404, "run_not_found")
-
-
-def test_wrong_body_comes_before_the_end_of_the_session(api, session):
-    run = ask(api, session)["run"]
-    over(api, session, "ended")
-    for body in ({"unknown": 1}, {"delivery": "store"}, {"input_sequence": 999}, {"input_sequence": 1}):
-        problem(again(api, session, body), 400, "invalid_request")
-    problem(cancel(api, session, run, {"unknown": 1}), 400, "invalid_request")
-
-
-@pytest.mark.parametrize("delivery", [None, *(value for value in Delivery.values if value not in {"store", "stream"})])
-@pytest.mark.parametrize(("end", "status"), [("ended", 409), ("expired", 410)])
-def test_end_of_the_session_comes_before_if_match(end, status, delivery, api, session):
-    ask(api, session)
-    over(api, session, end)
-    body = {"delivery": delivery} if delivery else {}
-    told = problem(again(api, session, body, If_Match='"1"'), status, f"session_{end}")
-    assert ("expires_at" in told) is (end == "expired")
-    assert len(listed(api, session)["results"]) == 1
-
-
-def test_expired_session_comes_before_if_match_when_a_run_is_cancelled(api, session, queued):
-    over(api, session, "expired")
-    problem(cancel(api, session, queued, If_Match='"1"'), 410, "session_expired")
-
-
-def test_if_match_comes_before_the_run_in_progress(api, session, queued):
-    problem(again(api, session, If_Match='"1"'), 412, "sequence_conflict")
-    assert problem(again(api, session, If_Match='"2"'), 409, "run_in_progress")["run"] == queued["id"]
-
-
-@pytest.mark.parametrize("agent_name", ["per_tab", "active_tab_wins"])
-def test_tab_has_to_say_its_name_and_has_to_be_the_right_one(agent_name, api, tab):
-    session = tab("a").open(agent=agent_name)
-    finished = ask(tab("a"), session)["run"]
-    for caller, status, code in ((api, 400, "invalid_request"), (tab("b"), 409, "client_conflict")):
-        problem(again(caller, session, If_Match='"1"'), status, code)
-        run = ask(tab("a"), session, delivery="background")["run"]
-        problem(cancel(caller, session, run, If_Match='"1"'), status, code)
-        assert cancel(tab("a"), session, run).json()["status"] == "cancelled"
-    assert problem(cancel(api, session, finished), 400, "invalid_request")["errors"].keys() == {"client"}
-    assert cancel(tab("b"), session, finished).json() == finished
-    for path in ("runs", f"runs/{finished['id']}"):
-        assert api.get(f"sessions/{session['id']}/{path}").status_code == 200
-    over(tab("a"), session, "ended")
-    assert "client" in problem(again(api, session), 400, "invalid_request")["errors"]
-
-
-# ------------------------------------------------------------------------------------------------------ streams, by WSGI
-
-
-def test_stream_needs_an_asgi_server_and_says_what_does_without(api, session):
-    for headers in ({}, {"Accept": "text/event-stream"}, {"Last-Event-ID": "1"}):
-        told = problem(api.get(f"sessions/{session['id']}/stream", **headers), 406, "not_acceptable")
-        assert "events?wait=" in told["detail"]
-    over(api, session, "ended")
-    problem(api.get(f"sessions/{session['id']}/stream"), 406, "not_acceptable")
-
-
-@pytest.mark.parametrize("place", ["x", "1.", ".1", "-1", "1.2.3", "1e3", "1 ", "+1", "1" * 40])
-def test_malformed_place_in_a_stream_is_refused_and_the_header_wins(place, api, session):
-    path = f"sessions/{session['id']}/stream"
-    for given, other in (("after", ""), ("Last-Event-ID", "?after=1")):
-        query, headers = (f"?after={place.replace('+', '%2B').replace(' ', '%20')}", {}) if not other else (other, {})
-        headers = {"Last-Event-ID": place} if other else headers
-        assert problem(api.get(path + query, **headers), 400, "invalid_request")["errors"].keys() == {given}
-    problem(api.get(f"{path}?after={place.strip()}x", **{"Last-Event-ID": "1.2"}), 406, "not_acceptable")
-
-
-@pytest.mark.django_db(transaction=True)
-def test_long_polling_brings_the_answer_where_there_is_no_stream(api, speaker):
-    session = api.open(agent=speaker.name)
-    last = ask(api, session, delivery="background")["message"]["sequence"]
-    speaker.may_finish.set()
-    seen, until = [], datetime.now() + timedelta(seconds=20)
-    while "run.succeeded" not in seen and datetime.now() < until:
-        page = api.reads(f"sessions/{session['id']}/events?after={last}&wait=5")
-        seen += [event["type"] for event in page["events"]]
-        last = page["cursors"]["after"] or last
-    assert seen == ["run.started", "message", "run.succeeded"]

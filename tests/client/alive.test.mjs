@@ -93,8 +93,8 @@ describe("keeping alive", { concurrency: true }, () => {
 
   test("what the server counted as activity anyway needs no heartbeat", async (t) => {
     const server = await mortal(t, 60);
-    const { alive } = watch(t, server, { every: 60_000 });
-    await until(() => alive.session);
+    const { alive } = watch(t, server, { every: 500 });
+    await sleep(700);
     alive.touch();
     alive.update({ ...alive.session, last_activity_at: "2026-01-02T00:00:00Z" });
     await sleep(1_200);
@@ -111,6 +111,17 @@ describe("keeping alive", { concurrency: true }, () => {
       assert.equal(beats(server), expected);
       alive.close();
     }
+  });
+
+  test("a heartbeat that fails is not repeated at once", async (t) => {
+    const server = await mortal(t, 60);
+    server.faults = Array.from({ length: 9 }, () => ({ when: ({ path }) => path.endsWith("/heartbeat"), lose: "before" }));
+    const { alive } = watch(t, server, { every: 2_500 });
+    await until(() => alive.session);
+    alive.touch();
+    await until(() => beats(server) === 1);
+    await sleep(1_500);
+    assert.equal(beats(server), 1);
   });
 
   test("it only counts down where it is told to", async (t) => {

@@ -55,7 +55,7 @@ test("a reload in mid-answer after an earlier answer to the same question shows 
   const server = await scripted(t);
   const question = server.message("user", "why?");
   const first = server.begin(question.sequence);
-  server.delta(first, "Old");
+  for (let n = 0; n < 3; n += 1) server.delta(first, "Old".repeat(50_000)); // more than comes in one go
   server.finish(first, "Old.");
   const second = server.begin(question.sequence, [first.output_sequence]);
   server.delta(second, "New");
@@ -132,6 +132,17 @@ test("a cancelled answer keeps what was said, and says that it was cut short", a
   assert.equal(now().isAnswering, false);
   await conversation.cancel();
   assert.equal(server.requests.filter(({ path }) => path.endsWith("/cancel")).length, 1);
+});
+
+test("an answer that fails with nothing to keep leaves nothing", async (t) => {
+  const server = await scripted(t);
+  const run = server.begin(server.message("user", "?").sequence);
+  server.delta(run, "Well");
+  const { now } = follow(t, server);
+  await shows(now, "?", "Well…");
+  server.finish(run, "", "failed");
+  await until(() => now().run.status === "failed");
+  assert.deepEqual(words(now()), ["?"]);
 });
 
 test("an answer whose connection is cut again and again is shown whole, and never twice", async (t) => {
@@ -226,6 +237,7 @@ test("it is followed as long as somebody has subscribed", async (t) => {
   await until(() => now().connection === "open");
   leave();
   const leaveAgain = conversation.subscribe(() => {}); // as React does in its strict mode
+  assert.equal(now().connection, "open");
   await sleep(50);
   assert.equal(server.requests.filter(({ path }) => path.endsWith("/stream")).length, 1);
   leaveAgain();

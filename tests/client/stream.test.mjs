@@ -131,6 +131,18 @@ test("what is said again after a reconnect comes once", async (t) => {
   stream.abort();
 });
 
+test("a piece of an answer that is said again in the middle of it comes once", async (t) => {
+  const server = await scripted(t);
+  const run = server.begin(server.message("user", "?").sequence);
+  const { frames } = collect(t, server, { after: 1 });
+  for (const text of ["one", " two"]) server.delta(run, text);
+  server.frames.push(...server.frames.slice(-2)); // a server that repeats itself
+  server.delta(run, " three");
+  await until(() => frames.at(-1)?.data.text === " three");
+  const said = frames.filter(({ type }) => type === "message.delta").map(({ data }) => data.text);
+  assert.deepEqual(said, ["one", " two", " three"]);
+});
+
 test("a server that restarts is found again, on the same stream", async (t) => {
   const server = await scripted(t);
   const { stream, frames, states } = collect(t, server, { after: 1 });
@@ -291,8 +303,11 @@ test("aborting in a pause ends the pause, and a loop that waits", async (t) => {
   const stream = clientOf(server).session(server.id).stream({ after: 1, minDelay: 60_000 });
   const loop = (async () => { for await (const _ of stream); })();
   await until(() => stream.state === "offline");
+  const timers = () => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+  const before = timers();
   stream.abort();
   await loop;
+  assert.equal(timers(), before - 1);
 });
 
 test("a stream that was aborted before it began asks nobody", async (t) => {

@@ -12,9 +12,9 @@ from django.db import connection
 from django.test import RequestFactory
 
 from django_chat_sessions import agents, signals
-from django_chat_sessions.agents import Agent, Message, RequestContext, Turn
+from django_chat_sessions.agents import Agent, Message
 from django_chat_sessions.checks import databases
-from django_chat_sessions.operations import expiry, runs
+from django_chat_sessions.operations import expiry, messages, runs
 from django_chat_sessions.testing import age, make_session, say
 from tests.docs import pages
 
@@ -38,15 +38,14 @@ def agents_as_they_were() -> Iterator[None]:
         agents.register(agent)
 
 
-def turn(text: str) -> Turn:
-    question = Message("user", text)
-    return Turn(RequestContext(), question, (question,), {})
-
-
+@pytest.mark.django_db
+@pytest.mark.usefixtures("agents_as_they_were")
 @pytest.mark.parametrize("name", ["plain", "in_pieces", "several", "from_elsewhere", "as_it_comes"])
-def test_responders_respond(name: str) -> None:
-    responder = run("agents.md", "def as_it_comes")[name]
-    said = runs.respond(Agent("example", responder), turn("good morning"))
+def test_responders_respond(alice: Any, name: str) -> None:
+    agents.register(Agent("example", run("agents.md", "def as_it_comes")[name]))
+    session = make_session(alice, agent="example")
+    runs.ask(session, Message("user", "good morning"))
+    said = list(messages.everything(session))[1:]
     assert [message.role for message in said] == (["tool", "assistant"] if name == "several" else ["assistant"])
     assert all(message.content for message in said)
 

@@ -21,7 +21,7 @@ from django_chat_sessions.agents import Agent, Message, RequestContext, Turn
 from django_chat_sessions.api import errors, representation
 from django_chat_sessions.api.base import NowhereViewSet
 from django_chat_sessions.api.queries import ListQuery
-from django_chat_sessions.api.serializers import ChangeBody, OpenBody
+from django_chat_sessions.api.serializers import ChangeBody, OpenBody, RunBody
 from django_chat_sessions.api.urls import urlpatterns
 from django_chat_sessions.management.commands.chat_sessions import Command
 from django_chat_sessions.models import ChatSession, Run
@@ -82,7 +82,7 @@ def test_variables_of_the_example_are_documented() -> None:
 def _routes() -> dict[str, set[str]]:
     """Return each route that is one, with its methods."""
     views = {str(route.pattern): route.callback for route in urlpatterns}
-    real = {path: view for path, view in views.items() if view.cls is not NowhereViewSet}  # type: ignore[attr-defined]
+    real = {path: view for path, view in views.items() if not issubclass(view.cls, NowhereViewSet)}  # type: ignore[attr-defined]
     return {re.sub(r"<(\w+)>", r"{\1}", path): _methods(view) for path, view in real.items()}
 
 
@@ -133,7 +133,14 @@ def test_example_of_a_message_has_every_field() -> None:
 
 def test_example_of_a_run_has_every_field() -> None:
     run = Run(input_sequence=1, created_at=timezone.now())
-    assert list(_example("\n### Posting a message\n")) == list(representation.run_object(run))
+    assert list(_example("\n## Runs\n")) == list(representation.run_object(run))
+    assert set(named(API, after="## Runs")) >= set(representation.run_object(run)) - {"id"}
+
+
+def test_every_field_of_asking_again_is_documented() -> None:
+    documented = {pages.code(row[0])[0]: row[1] for row in pages.rows(API, after="### Asking again")}
+    assert set(documented) == set(RunBody().fields)
+    assert set(RunBody().fields["delivery"].choices) <= set(pages.code(documented["delivery"]))
 
 
 def test_examples_of_figures_have_every_field() -> None:
@@ -203,7 +210,7 @@ def test_every_word_is_in_the_lifecycle(words: Any) -> None:
 
 
 def test_every_status_of_a_run_is_documented() -> None:
-    section = pages.prose(API).split("### Posting a message")[1].split("\n### ")[0]
+    section = pages.prose(API).split("\n## Runs")[1].split("\n### ")[0]
     assert all(f"`{status}`" in section for status in choices.RunStatus.values)
 
 

@@ -30,7 +30,7 @@ class Route:
         return "session" in self.arguments
 
     def path(self, session: str = "", sequence: str = "2", run: str = "") -> str:
-        given = {"session": session, "sequence": sequence, "run": run or HER_RUN}
+        given = {"session": session, "sequence": sequence, "run": run or HER_RUN, "agent": "echo"}
         return reverse(f"chat_sessions:{self.name}", kwargs={name: given[name] for name in self.arguments})
 
     def call(self, api: Any, session: str = "", body: Any = None, **headers: str) -> Any:
@@ -56,10 +56,17 @@ BODIES: dict[tuple[str, str], Any] = {
     ("run-list", "post"): {"delivery": "background"},
     ("run-cancel", "post"): {},
     ("event-list", "post"): {"type": "app.clicked"},
+    ("agent-query", "post"): {"content": "hello"},
 }
 
 #: Routes that are about no session of somebody's, and who may ask.
-OPEN_TO = {"session-list": "owner", "health": "anybody", "metrics": "staff", "nowhere": "nobody"}
+OPEN_TO = {
+    "session-list": "owner",
+    "agent-query": "anybody who is somebody",
+    "health": "anybody",
+    "metrics": "staff",
+    "nowhere": "nobody",
+}
 
 
 def routes() -> Iterator[Route]:

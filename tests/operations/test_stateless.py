@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import transaction
+from django.db import connections, transaction
 
 from django_chat_sessions.agents import Message, Price, RequestContext, StateChange, ToolCall, ToolResult, Turn, Usage
 from django_chat_sessions.exceptions import (
@@ -24,7 +24,7 @@ from django_chat_sessions.exceptions import (
     MessageTooLong,
 )
 from django_chat_sessions.models import ChatSession
-from django_chat_sessions.operations import runner, sealing, stateless
+from django_chat_sessions.operations import performing, sealing, stateless
 from django_chat_sessions.operations.stateless import Answered
 
 pytestmark = pytest.mark.django_db
@@ -242,6 +242,25 @@ def test_patient_responder_is_told_that_its_time_is_over(alice: Any, agent: Any)
     assert told.wait(5)
 
 
+@pytest.mark.parametrize("way", ["sync", "async"])
+@outside
+def test_who_waits_for_long_keeps_no_connection(way: str, alice: Any, agent: Any) -> None:
+    mine = connections["default"]
+    assert mine.connection is not None
+
+    def slow(turn: Turn) -> str:
+        until = time.monotonic() + 10
+        while mine.connection is not None and time.monotonic() < until:
+            time.sleep(0.01)
+        return "let go" if mine.connection is None else "kept"
+
+    agent("slow", slow)
+    call = stateless.ask if way == "sync" else async_to_sync(stateless.aask)
+    answered = call(alice, Message("user", "?"), agent="slow")
+    assert answered.reply is not None
+    assert answered.reply.content == "let go"
+
+
 @outside
 def test_responder_that_does_not_stop_is_interrupted(alice: Any, agent: Any) -> None:
     ended: list[str] = []
@@ -262,7 +281,7 @@ def test_responder_that_does_not_stop_is_interrupted(alice: Any, agent: Any) -> 
     agent("stubborn", stubborn, time_limit_seconds=0.1)
     with pytest.raises(AgentFailed):
         ask(alice, agent="stubborn")
-    assert over.wait(runner.INTERRUPT_SECONDS + 5)
+    assert over.wait(performing.INTERRUPT_SECONDS + 5)
     assert ended == ["Stopped"]
 
 
@@ -281,6 +300,32 @@ def test_async_responder_is_cancelled_when_its_time_is_over(alice: Any, agent: A
     agent("endless", endless, time_limit_seconds=0.2)
     with pytest.raises(AgentFailed):
         ask(alice, agent="endless")
+    assert ended.wait(5)
+
+
+@outside
+def test_generator_that_goes_on_and_on_ends_where_it_is_cancelled(alice: Any, agent: Any) -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    def endless(turn: Turn) -> Iterator[str]:
+        try:
+            while True:
+                yield "on and "
+                began.set()
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    agent("endless", endless)
+
+    async def give_up() -> None:
+        asking = asyncio.create_task(stateless.aask(alice, Message("user", "?"), agent="endless"))
+        await asyncio.to_thread(began.wait, 5)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    async_to_sync(give_up)()
     assert ended.wait(5)
 
 

@@ -30,6 +30,8 @@ VIEWS = (
     "messages.EventViewSet",
     "runs.RunViewSet",
     "streams.StreamViewSet",
+    "agents.QueryViewSet",
+    "agents.NoAgentViewSet",
     "operators.HealthViewSet",
     "operators.MetricsViewSet",
     "base.NowhereViewSet",

@@ -113,6 +113,24 @@ def _run() -> Schema:
     )
 
 
+def _answered() -> Schema:
+    usage = {"input_tokens": nullable(COUNT), "output_tokens": nullable(COUNT), "cost": nullable({"type": "string"})}
+    transcript = "Signed, for its owner alone; null where it outgrew a request or a session."
+    return exactly(
+        {
+            "reply": nullable(ref("ChatUnstoredMessage")),
+            "messages": array(ref("ChatUnstoredMessage")),
+            "usage": exactly(usage),
+            "transcript": nullable({**TEXT, "description": transcript}),
+        }
+    )
+
+
+def _unstored() -> Schema:
+    fields = {**_message()["properties"], "sequence": nullable(SEQUENCE)}
+    return exactly(fields, description="A message that nobody stored: without a sequence, a name or a run.")
+
+
 def _problem() -> Schema:
     codes = {code for _, code in TABLE.values()} | set(FRAMEWORK.values())
     return {
@@ -216,6 +234,8 @@ ANSWERS: dict[str, Callable[[], Schema]] = {
     "ChatMessage": _message,
     "ChatEvent": _event,
     "ChatRun": _run,
+    "ChatAnswered": _answered,
+    "ChatUnstoredMessage": _unstored,
     "ChatProblem": _problem,
     "ChatSessionPage": lambda: exactly({"results": array(ref("ChatSession")), "next": nullable(TEXT)}),
     "ChatRunPage": lambda: exactly({"results": array(ref("ChatRun")), "next": nullable(TEXT)}),

@@ -64,6 +64,16 @@ def _message_body() -> Schema:
     return exactly({**_message_fields(), "delivery": delivery}, (), example=example, **_SAYS)
 
 
+def _transcript() -> Schema:
+    return nullable({**TEXT, "description": "What a question outside of any session was answered with."})
+
+
+def _query_body() -> Schema:
+    said = _message_fields()
+    fields = {name: said[name] for name in ("content", "parts", "metadata")}
+    return exactly({**fields, "transcript": _transcript()}, (), example={"content": "Good morning"}, **_SAYS)
+
+
 def _run_body() -> Schema:
     deliveries = [delivery for delivery in Delivery.values if delivery != Delivery.STORE]
     question = {**SEQUENCE, "description": "Of the question that is answered again; by default the last one."}
@@ -110,6 +120,7 @@ def _open_body() -> Schema:
         "continue_from": nullable(ID),
         "timeout": ref("ChatTimeoutBody"),
         "messages": array(ref("ChatHistoryMessage")),
+        "transcript": _transcript(),
     }
     return exactly(fields, (), example={"agent": "tasks", "title": "Review Q4 budget"})
 
@@ -120,6 +131,7 @@ BODIES: dict[str, Callable[[], Schema]] = {
     "ChatHistoryMessage": _said,
     "ChatMessageBody": _message_body,
     "ChatRunBody": _run_body,
+    "ChatQueryBody": _query_body,
     "ChatEditBody": lambda: exactly({"content": text(conf.get().MAX_MESSAGE_LENGTH, least=1)}),
     "ChatTimeoutBody": _timeout_body,
     "ChatOpenBody": _open_body,

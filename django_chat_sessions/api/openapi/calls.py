@@ -91,6 +91,7 @@ PATH: dict[str, tuple[str, Schema]] = {
     "session": ("The session's public id.", {"type": "string", "format": "uuid"}),
     "sequence": ("The message's sequence.", {"type": "integer", "minimum": 1, "maximum": LARGEST}),
     "run": ("The run's public id.", {"type": "string", "format": "uuid"}),
+    "agent": ("The agent's name.", text(NAME_LENGTH, least=1)),
 }
 
 TAB = ("X-Chat-Client",)
@@ -259,6 +260,19 @@ CALLS: dict[tuple[str, str], Call] = {
             200: "What was missed, once and in order, and then what happens, until the session is over.",
             204: "The session is over, and nothing was missed: no use in coming back.",
             406: NO_STREAM,
+        },
+    ),
+    ("QueryViewSet", "create"): Call(
+        id="askAgent",
+        summary="Ask an agent something that nobody stores",
+        answers={200: "ChatAnswered"},
+        body="ChatQueryBody",
+        headers=TAB,
+        errors=(404, 409, *WITH_BODY, 502),
+        told={
+            409: "The transcript is as long as a session may be.",
+            502: "The agent raised, or its time was over. Nothing is stored.",
+            503: NO_ANSWER,
         },
     ),
     ("HealthViewSet", "retrieve"): Call(

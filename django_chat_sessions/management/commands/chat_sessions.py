@@ -18,6 +18,7 @@ from django_chat_sessions import conf, schedule
 from django_chat_sessions.exceptions import SessionNotFound
 from django_chat_sessions.models import ChatSession
 from django_chat_sessions.operations import expiry, recovery
+from django_chat_sessions.operations.runner import RUNNER
 from django_chat_sessions.operations.sweeping import Swept
 from django_chat_sessions.operations.verification import verify
 
@@ -170,11 +171,12 @@ class Command(BaseCommand):
         """Sweep once, or until told to stop."""
         if not loop:
             self._once(limit)
-            return
+            if RUNNER.wait(0):
+                return
         stop = threading.Event()
         before = {number: signal.signal(number, lambda *_: stop.set()) for number in _STOPPING}
         try:
-            self._loop(stop, interval, limit)
+            self._loop(stop, interval, limit) if loop else self._answer(stop)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -194,7 +196,15 @@ class Command(BaseCommand):
             except DatabaseError as error:
                 self.stderr.write(f"The sweep failed and is tried again: {error}")
             stop.wait(interval)
+        _drain()
         self.stdout.write("Stopped.")
+
+    def _answer(self, stop: threading.Event) -> None:
+        """Give the answers that were recovered, where this process is the one to do it."""
+        self.stdout.write("Giving the answers that were recovered; Ctrl-C hands them on.")
+        while not stop.is_set() and not RUNNER.wait(0.2):
+            pass
+        _drain()
 
     def _round(self, limit: int | None, stop: threading.Event | None = None) -> None:
         done = {name: _sweep(sweep, limit, stop) for name, sweep in _SWEEPS.items()}
@@ -216,6 +226,12 @@ def _sweep(sweep: Callable[..., Swept], limit: int | None, stop: threading.Event
         if done < wanted or count == limit:
             break
     return count
+
+
+def _drain() -> None:
+    """Finish the answers that were recovered here, within the grace."""
+    if not RUNNER.wait(0):
+        recovery.drain()
 
 
 def _differences(session: ChatSession) -> list[Any]:

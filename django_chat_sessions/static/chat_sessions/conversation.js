@@ -259,7 +259,7 @@ export class Conversation {
     this.#hasEarlier = page.has_more;
   }
 
-  // ------------------------------------------------------------------------------------------------- what is told of it
+  // ----------------------------------------------------------------------------------------------- what is told of it
 
   get #error() {
     return this.#stream?.error ?? null;

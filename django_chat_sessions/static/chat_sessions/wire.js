@@ -90,7 +90,7 @@ export class Wire {
     for (const [name, value] of Object.entries(query)) {
       if (value !== undefined && value !== null && value !== "") search.set(name, String(value));
     }
-    return this.#base + path + (search.size ? `?${search}` : "");
+    return this.#base + path + (String(search) ? `?${search}` : "");
   }
 
   /**
