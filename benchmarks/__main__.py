@@ -32,11 +32,8 @@ def main() -> int:
         every = list(measure(options.only, Plan(max(5, options.rounds), options.scale), began))
     rows = [row for row in every if isinstance(row, Row)]
     amounts = [row for row in every if isinstance(row, Amount)]
-    print(
-        "\n"
-        + "\n\n".join(filter(None, [about(facts), rows and table(rows), amounts and amounts_table(amounts)]))
-        + "\n"
-    )
+    tables = [rows and table(rows), amounts and amounts_table(amounts)]
+    print("\n" + "\n\n".join(filter(None, [about(facts), *tables])) + "\n")
     missed = [row for row in rows if row.is_met is False]
     aimed = [row for row in rows if row.aim is not None]
     print(f"{len(aimed) - len(missed)} of {len(aimed)} aims met, in {time.monotonic() - began:.0f} s.")

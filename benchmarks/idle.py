@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median, quantiles
+from typing import Any
 
 from asgiref.sync import sync_to_async
 
@@ -25,10 +26,10 @@ STREAMS = 500
 ROUNDS = 3
 
 #: Seconds for which the processor's time is taken: a comment is sent to each stream in them.
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 16.0
 
 #: Events of a round whose way is timed, seconds between two on average, and sessions with a stream each.
-EVENTS, PAUSE, LISTENED = 60, 0.01, 20
+EVENTS, PAUSE, LISTENED = 40, 0.01, 20
 
 _NUMBER = re.compile(rb'"number": ?(\d+)')
 
@@ -47,9 +48,11 @@ async def waiting() -> list[Amount]:
     """Have many streams open, to as many sessions, in which nothing happens."""
     asking = await sync_to_async(streams.asking)()
     found: list[tuple[dict[str, float], dict[str, float]]] = []
+    sessions = await asking.opened(STREAMS)
     for number in range(ROUNDS):
-        with streams.two(asking) as both:
-            found.append(await _waited(both, seconds=IDLE_SECONDS if number == 0 else 0))
+        # A pool lets one connection that nobody needs go every ten minutes; here sooner, to see what is needed.
+        with streams.two(asking, BENCH_MAX_IDLE="0.5") as both:
+            found.append(await _waited(both, sessions, seconds=IDLE_SECONDS if number == 0 else 0))
     work = f"{STREAMS} idle streams"
     amounts = []
     for name, unit in (
@@ -65,47 +68,43 @@ async def waiting() -> list[Amount]:
     return amounts
 
 
-async def _waited(both: Two, *, seconds: float) -> tuple[dict[str, float], dict[str, float]]:
-    sessions = await both.asking.opened(STREAMS)
+async def _waited(both: Two, sessions: list[Any], *, seconds: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what ours and the bare one hold; with seconds, also what they do in them."""
     await streams.remember(both.bare, "idle", [(0.0, b"retry: 1000\n\n")], stays_open=True)
-    requests = ([both.asking.stream(session) for session in sessions], [streams.play("idle")] * STREAMS)
-    found: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    connections: list[Connection] = []
-    for server, asked, said in zip((both.ours, both.bare), requests, found, strict=True):
-        # What the first ones need is no stream's own.
-        for connection in await open_streams(server.port, asked[:20], [None] * 20):
-            connection.cut()
-        await asyncio.sleep(1)
-        said["memory of the process, without any"] = server.resident_bytes / 2**20
-        said["threads of the process, without any"] = server.threads
-        before = server.resident_bytes
-        for start in range(0, STREAMS, 50):
-            part = asked[start : start + 50]
-            connections += await open_streams(server.port, part, [None] * len(part))
-        await asyncio.sleep(2)
-        said["memory of the process, for each stream"] = (server.resident_bytes - before) / 2**10 / STREAMS
-    before_idle = [server.cpu_seconds for server in (both.ours, both.bare)]
-    await asyncio.sleep(seconds)
-    for server, said, before in zip((both.ours, both.bare), found, before_idle, strict=True):
-        said["threads of the process"] = server.threads
-        if seconds:
-            said["processor time"] = (server.cpu_seconds - before) / seconds * 60
-    found[0]["connections to the database, of the process"] = await sync_to_async(_connections)()
-    found[1]["connections to the database, of the process"] = 0
-    if any(connection.over.done() for connection in connections):
+    ours, one = await _opened(both.ours, [both.asking.stream(session) for session in sessions])
+    bare, other = await _opened(both.bare, [streams.play("idle")] * STREAMS)
+    if seconds:
+        before = [server.cpu_seconds for server in (both.ours, both.bare)]
+        await asyncio.sleep(seconds)
+        for said, server, spent in zip((one, other), (both.ours, both.bare), before, strict=True):
+            said["processor time"] = (server.cpu_seconds - spent) / seconds * 60
+        held = "connections to the database, of the process"
+        one[held], other[held] = await sync_to_async(streams.database_connections)(), 0
+    if any(connection.over.done() for connection in [*ours, *bare]):
         raise SystemExit("A stream in which nothing happened was closed.")
-    for connection in connections:
+    for connection in [*ours, *bare]:
         connection.cut()
-    return found
+    return one, other
 
 
-def _connections() -> int:
-    """Return how many connections the servers that are measured have, as the database sees it."""
-    from django.db import connection
-
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [servers.NAME])
-        return int(cursor.fetchone()[0])
+async def _opened(server: Server, asked: list[bytes]) -> tuple[list[Connection], dict[str, float]]:
+    """Open streams, and return what they hold that the process did not before."""
+    # What the first ones need is no stream's own.
+    for connection in await open_streams(server.port, asked[:20], [None] * 20):
+        connection.cut()
+    await asyncio.sleep(1)
+    threads, before = server.threads, server.resident_bytes
+    connections: list[Connection] = []
+    for start in range(0, len(asked), 50):
+        part = asked[start : start + 50]
+        connections += await open_streams(server.port, part, [None] * len(part))
+    await asyncio.sleep(2)
+    return connections, {
+        "memory of the process, for each stream": (server.resident_bytes - before) / 2**10 / len(asked),
+        "memory of the process, without any": before / 2**20,
+        "threads of the process, without any": threads,
+        "threads of the process": server.threads,
+    }
 
 
 # ----------------------------------------------------------------------------------------------------- told

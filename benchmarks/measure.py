@@ -126,8 +126,9 @@ def table(rows: list[Row]) -> str:
 def amounts_table(amounts: list[Amount]) -> str:
     """Return what is no time as a Markdown table."""
     lines = ["| work | variant | median | floor | unit |", "|---|---|--:|--:|---|"]
-    for one in amounts:
-        lines.append(f"| {one.work} | {one.variant} | {figure(one.median)} | {figure(one.floor)} | {one.unit} |")
+    lines += [
+        f"| {one.work} | {one.variant} | {figure(one.median)} | {figure(one.floor)} | {one.unit} |" for one in amounts
+    ]
     return "\n".join(lines)
 
 

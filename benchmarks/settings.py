@@ -23,7 +23,7 @@ INSTALLED_APPS = [
 ]
 
 PREPARED = {"server_side_binding": True, "prepare_threshold": 1}
-POOL = {"pool": {"min_size": 2, "max_size": 8}}
+POOL = {"pool": {"min_size": 2, "max_size": 20, "max_idle": float(os.environ.get("BENCH_MAX_IDLE", "600"))}}
 
 
 def database(max_age: int | None = None, **options: Any) -> dict[str, Any]:

@@ -11,19 +11,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.test import override_settings
 
 from . import chat_agents, data, servers, telling
-from .measure import Plan, Row, compare, say
+from .measure import Amount, Plan, Row, compare, say
 from .reading import Connection, Counter, all_of, open_streams
 from .servers import Server
 from .web import request
 
 #: Sessions with listeners, listeners of each, and events of a round.
-SESSIONS, LISTENERS, EVENTS = 20, 10, 1000
+SESSIONS, LISTENERS, EVENTS = 20, 10, 600
 
 #: Answers that are given at the same time.
 ANSWERS = 20
@@ -76,10 +77,22 @@ class Two:
 
 
 @contextmanager
-def two(asking: Asking) -> Iterator[Two]:
+def two(asking: Asking, **environment: str) -> Iterator[Two]:
     """Have both run."""
-    with servers.uvicorn("serve:asgi") as ours, servers.uvicorn("bare:application", lifespan="off") as bare:
+    with (
+        servers.uvicorn("serve:asgi", **environment) as ours,
+        servers.uvicorn("bare:application", lifespan="off") as bare,
+    ):
         yield Two(ours, bare, asking)
+
+
+def database_connections() -> int:
+    """Return how many connections the server that is measured has, as the database sees it."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [servers.NAME])
+        return int(cursor.fetchone()[0])
 
 
 def play(name: str) -> bytes:
@@ -116,7 +129,7 @@ async def recorded(server: Server, asked: bytes, frames: int = 0) -> list[tuple[
     return heard
 
 
-def measure(plan: Plan) -> Iterator[Row]:
+def measure(plan: Plan) -> Iterator[Row | Amount]:
     """Measure all of them."""
     with two(asking()) as both, asyncio.Runner() as runner:
         for part in (first_frame, flood, answers, storm):
@@ -124,14 +137,14 @@ def measure(plan: Plan) -> Iterator[Row]:
             yield from rows
 
 
-async def _collected(rows: AsyncIterator[Row]) -> list[Row]:
+async def _collected(rows: AsyncIterator[Row | Amount]) -> list[Row | Amount]:
     return [row async for row in rows]
 
 
 # ------------------------------------------------------------------------------------------- the first frame
 
 
-async def first_frame(plan: Plan, both: Two) -> AsyncIterator[Row]:
+async def first_frame(plan: Plan, both: Two) -> AsyncIterator[Row | Amount]:
     """From the question to the first words; the agent says them at once, so that all of it is over its own time."""
     for agent, variant in (("prompt", "an agent that answers at once"), ("prompt-async", "the same, asynchronous")):
         rounds: tuple[list[float], list[float]] = ([], [])
@@ -168,7 +181,7 @@ async def _first(connection: Connection, asked: bytes) -> float:
 # -------------------------------------------------------------------------------------------------- frames
 
 
-async def flood(plan: Plan, both: Two) -> AsyncIterator[Row]:
+async def flood(plan: Plan, both: Two) -> AsyncIterator[Row | Amount]:
     """Another process writes as fast as it can to sessions, to each of which several listen."""
     sessions, frames = await both.asking.opened(SESSIONS), EVENTS // SESSIONS
     with telling.writer() as writer:
@@ -231,11 +244,13 @@ async def _flooded(
     return max(counter.at for counter in counters) - start, server.cpu_seconds - cpu
 
 
-async def answers(plan: Plan, both: Two) -> AsyncIterator[Row]:
+async def answers(plan: Plan, both: Two) -> AsyncIterator[Row | Amount]:
     """Several agents answer at the same time, each as fast as chunks are stored."""
     rounds: tuple[list[float], list[float]] = ([], [])
     spent: tuple[list[float], list[float]] = ([], [])
-    heard = await recorded(both.ours, both.asking.question((await both.asking.opened(1, "talker"))[0]))
+    held: tuple[list[int], list[int]] = ([], [])
+    (session,) = await both.asking.opened(1, "talker")
+    heard = await recorded(both.ours, both.asking.question(session))
     paced = chat_agents.PIECES * chat_agents.PAUSE / max(1, sum(_DELTA in content for _, content in heard) - 1)
     await remember(both.bare, "answer", [(paced if _DELTA in content else 0.0, content) for _, content in heard])
     for number in range(max(3, plan.rounds // 2)):
@@ -245,15 +260,16 @@ async def answers(plan: Plan, both: Two) -> AsyncIterator[Row]:
         ]
         for which in (0, 1) if number % 2 else (1, 0):
             server = (both.ours, both.bare)[which]
-            took, cpu = await _answered(server, asked[which])
+            took, cpu = await _answered(server, asked[which], held[which])
             rounds[which].append(took)
             spent[which].append(cpu)
     variant = f"{ANSWERS} agents answer at once"
     yield compare("a frame", variant, *rounds, None)
     yield compare("a frame, the server's processor time", variant, *spent, None)
+    yield Amount(variant, "connections to the database, of the process", "connections", median(held[0]), 0)
 
 
-async def _answered(server: Server, asked: Sequence[bytes]) -> tuple[float, float]:
+async def _answered(server: Server, asked: Sequence[bytes], held: list[int]) -> tuple[float, float]:
     """Return the seconds between two frames of all streams together, and the server's processor time for each."""
     instants: list[float] = []
 
@@ -262,6 +278,8 @@ async def _answered(server: Server, asked: Sequence[bytes]) -> tuple[float, floa
 
     cpu = server.cpu_seconds
     connections = await open_streams(server.port, asked, [hear] * len(asked))
+    await asyncio.sleep(1)
+    held.append(await sync_to_async(database_connections)())
     await all_of([connection.over for connection in connections], "Answers")
     for connection in connections:
         connection.cut()
@@ -271,7 +289,7 @@ async def _answered(server: Server, asked: Sequence[bytes]) -> tuple[float, floa
 # --------------------------------------------------------------------------------------------------- storms
 
 
-async def storm(plan: Plan, both: Two) -> AsyncIterator[Row]:
+async def storm(plan: Plan, both: Two) -> AsyncIterator[Row | Amount]:
     """All clients come back at once, each to another session, where it has missed an answer."""
     say(f"  letting {CLIENTS} clients miss something …")
     sessions = await both.asking.opened(CLIENTS, "rush")

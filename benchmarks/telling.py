@@ -41,6 +41,7 @@ def writer(**environment: str) -> Iterator[Writer]:
     mine, other = context.Pipe()
     process = context.Process(target=_work, args=(other, environment), daemon=True)
     process.start()
+    other.close()  # so that nobody waits for a process that has died
     mine.recv()
     try:
         yield Writer(mine)

@@ -24,7 +24,7 @@ from .models import ChatSession, Run, RunChunk
 DELTA = "message.delta"
 
 #: Frames that are read at once.
-BATCH = 500
+BATCH = 100
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -160,7 +160,8 @@ def frames(session: ChatSession, after: Cursor, *, limit: int = BATCH) -> list[F
         limit: frames at the most.
     """
     using = session._state.db or "default"
-    given = {"session": session.pk, "sequence": after.sequence, "index": after.index}
+    uuid = session.uuid if dialects.is_postgresql(using) else session.uuid.hex
+    given = {"session": session.pk, "uuid": uuid, "sequence": after.sequence, "index": after.index}
     with connections[using].cursor() as cursor:
         cursor.execute(_selection(using, limit), given)
         return [_frame(row) for row in cursor.fetchall()]
@@ -178,17 +179,18 @@ def _selection(using: str, limit: int) -> str:
     dialect = dialects.of(using)
     text, no_run = ("({})::text", "NULL::uuid") if dialects.is_postgresql(using) else ("{}", "NULL")
     event = text.format(transcripts.event_object(dialect))
+    # Whoever has an id that was taken away reads nothing by it any more.
+    there = "EXISTS (SELECT 1 FROM chat_sessions_chatsession s WHERE s.id = %(session)s AND s.uuid = %(uuid)s)"
     events = (
         f"SELECT e.sequence AS sequence, -1 AS place, e.type AS type, {no_run} AS run, {event} AS text"
         " FROM chat_sessions_sessionevent e WHERE e.session_id = %(session)s AND e.sequence > %(sequence)s"
-        f" ORDER BY e.sequence LIMIT {limit}"
+        f" AND {there} ORDER BY e.sequence LIMIT {limit}"
     )
     chunks = (
         f"""SELECT c.sequence AS sequence, c."index" AS place, '{DELTA}' AS type, r.uuid AS run, c.text AS text"""
         " FROM chat_sessions_runchunk c JOIN chat_sessions_run r ON r.id = c.run_id"
-        " WHERE c.session_id = %(session)s AND (c.sequence > %(sequence)s"
-        ' OR (c.sequence = %(sequence)s AND c."index" > %(index)s))'
-        f' ORDER BY c.sequence, c."index" LIMIT {limit}'
+        ' WHERE c.session_id = %(session)s AND (c.sequence, c."index") > (%(sequence)s, %(index)s)'
+        f' AND {there} ORDER BY c.sequence, c."index" LIMIT {limit}'
     )
     return (
         "SELECT sequence, place, type, run, text FROM"

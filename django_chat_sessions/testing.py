@@ -46,7 +46,7 @@ def say(session: ChatSession, text: str, role: str = "user", **fields: Any) -> M
 
 
 def age(session: ChatSession, **duration: float) -> ChatSession:
-    """Let time pass for a session: its instants, and those of its runs, move back, so that it is older and nearer to its deadline.
+    """Let time pass for a session: its instants move back, and its runs', so that it is nearer to its deadline.
 
     What its log says stays: the end instant of a session that is over then differs from it.
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60.0
+ANSWERS_AT_ONCE = 16
 PYTHON = [sys.executable, "-W", "ignore::DeprecationWarning"]
 
 
@@ -63,6 +64,8 @@ class Demo:
             "DJANGO_SETTINGS_MODULE": "example_project.settings",
             "PYTHONUNBUFFERED": "1",
         }
+        # The worker gives the answers, so that the server may come and go.
+        self.environment.setdefault("DEMO_RUNNER", "celery")
         if self.host not in {"127.0.0.1", "localhost", "::1"}:
             self.environment.setdefault("DJANGO_ALLOWED_HOSTS", "*")
         self.supervisor = Supervisor(self.environment, BASE_DIR, say)
@@ -130,7 +133,7 @@ class Demo:
         shutil.rmtree(self.broker, ignore_errors=True)
         say("• Starting the server, a Celery worker and Celery beat …")
         celery = [*PYTHON, "-m", "celery", "--app", "example_project"]
-        worker = ["worker", "--pool", "threads", "--concurrency", "2", "--loglevel", "INFO"]
+        worker = ["worker", "--pool", "threads", "--concurrency", str(ANSWERS_AT_ONCE), "--loglevel", "INFO"]
         beat = ["beat", "--pidfile", "", "--loglevel", "INFO"]
         if not find_spec("django_celery_beat"):
             beat += ["--schedule", str(self.var / f"beat-schedule-{self.port}")]
@@ -141,7 +144,7 @@ class Demo:
 
     def server(self) -> list[str]:
         address = ["--host", self.host, "--port", str(self.port)]
-        manners = ["--lifespan", "off", "--timeout-graceful-shutdown", "5"]
+        manners = ["--lifespan", "on", "--timeout-graceful-shutdown", "5"]
         return ["-m", "uvicorn", "example_project.asgi:application", *address, *manners]
 
     def _start(self, name: str, command: list[str]) -> None:

@@ -97,6 +97,10 @@ LOGGING = {
 
 CHAT_SESSIONS: dict[str, Any] = {
     "DEFAULT_AGENT": "tasks",
+    # A server alone gives its answers itself. `make demo` has a Celery worker, which says “celery”.
+    "RUNNER": env.text("DEMO_RUNNER", "server"),
+    # Whoever presses Ctrl-C wants the demo to stop soon; in production 20 is a good number.
+    "GRACE_SECONDS": 5,
     **env.session_settings(),
 }
 
@@ -149,7 +153,8 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
         "data_folder_in": str(BROKER_DIR / "messages"),
         "data_folder_out": str(BROKER_DIR / "messages"),
         "control_folder": str(BROKER_DIR / "control"),
-        "polling_interval": 0.25,
+        # An answer that a worker gives begins that much later at the most.
+        "polling_interval": 0.1,
     }
     # Each remote command and heartbeat would be a file.
     CELERY_WORKER_ENABLE_REMOTE_CONTROL = False

@@ -1,5 +1,7 @@
 """Settings of the suite."""
 
+import json
+import os
 from importlib.util import find_spec
 
 from tests.databases import database
@@ -24,6 +26,7 @@ INSTALLED_APPS = [
     "django_chat_sessions",
     "example_project.assistants",
     "tests.testapp",
+    "tests.recovery",
 ]
 
 MIDDLEWARE = [
@@ -73,3 +76,5 @@ CELERY_BROKER_URL = "memory://"
 CELERY_TASK_IGNORE_RESULT = True
 
 CHAT_SESSIONS = {"DEFAULT_AGENT": "echo", "RUNNER": "server"}
+# Other processes that a test starts may be given other values.
+CHAT_SESSIONS |= json.loads(os.environ.get("TEST_CHAT_SESSIONS", "{}"))

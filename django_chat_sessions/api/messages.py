@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from django.db import connections
 from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,7 +18,7 @@ from ..models import EXTERNAL_ID_LENGTH, ChatSession
 from ..operations import asking, limits, messages, runs, writing
 from ..rules import concurrency
 from . import queries, serializers, streams
-from .base import ChatViewSet, passed
+from .base import ChatViewSet, let_connections_go, passed
 from .permissions import WRITE_ANY_ROLE, may, may_write
 from .representation import message_object
 from .runs import Answering
@@ -52,7 +51,7 @@ class MessageViewSet(Answering):
         if delivery == Delivery.STORE:
             return self._store(found, message)
         if delivery == Delivery.WAIT:
-            return self.waited(found, runs.ask(found, message, **self.asking(found)))
+            return self.waited(found, runs.ask(found, message, **self.asking(found), on_wait=let_connections_go))
         if delivery == Delivery.STREAM:
             streams.check_server(request)
             return self.streamed(found, runs.start(found, message, **self.asking(found)))
@@ -133,9 +132,7 @@ class EventViewSet(ChatViewSet):
         looks = 0
         found = session
         while found.last_sequence == session.last_sequence and time.monotonic() < until:
-            for connection in connections.all(initialized_only=True):
-                if not connection.in_atomic_block:
-                    connection.close()
+            let_connections_go()
             pause = POLL_SECONDS[min(looks, len(POLL_SECONDS) - 1)]
             time.sleep(max(0.0, min(pause, until - time.monotonic())))
             found, looks = self.see(public_id), looks + 1

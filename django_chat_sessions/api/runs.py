@@ -16,7 +16,7 @@ from ..operations.asking import Started
 from ..operations.runs import Asked
 from ..rules import concurrency
 from . import queries, serializers, streams
-from .base import ChatViewSet, listed
+from .base import ChatViewSet, let_connections_go, listed
 from .formats import EventStreamRenderer, JSONRenderer, ProblemRenderer
 from .representation import message_object, run_object
 
@@ -76,7 +76,7 @@ class RunViewSet(Answering):
         delivery = data.get("delivery", Delivery.WAIT)
         again = {**self.asking(found), "input_sequence": data.get("input_sequence")}
         if delivery == Delivery.WAIT:
-            return self.waited(found, runs.ask_again(found, **again))
+            return self.waited(found, runs.ask_again(found, **again, on_wait=let_connections_go))
         if delivery == Delivery.STREAM:
             streams.check_server(request)
             return self.streamed(found, runs.start_again(found, **again))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from threading import Lock
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 from time import monotonic
 
 from asgiref.sync import SyncToAsync
@@ -28,7 +30,7 @@ from ..chunks import Cursor, Frame
 from ..exceptions import InvalidRequest
 from ..models import ChatSession, Run
 from ..operations.runner import RUNNER
-from .base import ChatViewSet
+from .base import ChatViewSet, let_connections_go
 from .formats import EventStreamRenderer, JSONRenderer, ProblemRenderer, dumps, encode
 
 logger = logging.getLogger("django_chat_sessions")
@@ -41,8 +43,12 @@ COMMENT_SECONDS = 15.0
 #: Milliseconds after which an EventSource comes back.
 RETRY = 1000
 
-#: Threads of a process that read for all its streams.
+#: Threads of a process that read for all its streams, and the seconds after which an idle one lets its connection go.
 READERS = 4
+IDLE_SECONDS = 1.0
+
+#: Bytes that are sent at once, if one frame has no more.
+PIECE = 65_536
 
 _ID = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?")
 _ENDS = {EventType.SESSION_EXPIRED, EventType.SESSION_ENDED, EventType.SESSION_FAILED, EventType.SESSION_ARCHIVED}
@@ -102,9 +108,7 @@ def stream(
         until: a run whose end ends the stream.
         is_once: whether only what is there now is sent.
     """
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()
+    let_connections_go()
     response = StreamingHttpResponse(_Feed(session, after, until, is_once).sent(), content_type=CONTENT_TYPE)
     response["Cache-Control"] = "no-store, no-transform"
     # For nginx; and to keep Django's own compression, which would wait for more, away.
@@ -137,39 +141,48 @@ class _Feed:
 
     async def sent(self) -> AsyncIterator[bytes]:
         """Yield frames and comments."""
-        _let_thread_go()
+        await _let_thread_go()
         yield f"retry: {RETRY}\n\n".encode()
         until = monotonic() + conf.get().STREAM_SECONDS
         try:
             async with notifications.subscribe(self.session.uuid, using=self.using) as news:
                 while True:
                     frames = await READER.read(self._read)
-                    if frames:
-                        yield b"".join(self._encoded(frames))
+                    for sent in self._encoded(frames):
+                        yield sent
                     if self.is_over or monotonic() > until or RUNNER.is_draining:
                         return
-                    if not frames and not await news.wait(COMMENT_SECONDS):
+                    if len(frames) < chunks.BATCH and not await news.wait(COMMENT_SECONDS):
                         yield b":\n\n"
         except DatabaseError:
             logger.exception("A stream ends, as the database does not answer")
 
     def _read(self) -> list[Frame]:
         frames = chunks.frames(self.session, self.after)
+        # What was over when the stream began, or is read once, is read to its end.
+        is_last = self.is_once or self.session.status not in LIVE
         if not frames:
-            rows = ChatSession.objects.using(self.using).filter(pk=self.session.pk)
-            status = rows.values_list("status", flat=True).first()
-            # Gone, or over and all said.
-            self.is_over = status not in LIVE or self.is_once
+            rows = ChatSession.objects.using(self.using).filter(pk=self.session.pk, uuid=self.session.uuid)
+            # Gone, under another public id, or over and all said.
+            is_last = rows.values_list("status", flat=True).first() not in LIVE or is_last
+        self.is_over = is_last and len(frames) < chunks.BATCH
         return frames
 
-    def _encoded(self, frames: Iterable[Frame]) -> Iterable[bytes]:
+    def _encoded(self, frames: Iterable[Frame]) -> Iterator[bytes]:
+        """Yield the frames, small ones together."""
+        waiting = b""
         for frame in frames:
             self.after = frame.cursor
-            yield _encode(frame)
+            waiting += _encode(frame)
+            if len(waiting) > PIECE:
+                yield waiting
+                waiting = b""
             if self.until is not None and frame.type in _RUN_ENDS and str(self.until.uuid) in frame.json:
                 self.is_over = True
-                return
+                break
             self.is_over = self.is_over or frame.type in _ENDS
+        if waiting:
+            yield waiting
 
 
 def _encode(frame: Frame) -> bytes:
@@ -179,42 +192,62 @@ def _encode(frame: Frame) -> bytes:
     return encode(f"id: {frame.cursor}\nevent: {frame.type}\ndata: {data}\n\n")
 
 
-def _let_thread_go() -> None:
-    """Give back the thread that Django keeps for a request until its response is sent.
+async def _let_thread_go() -> None:
+    """Give back the thread, and its connections, that Django keeps for a request until its response is sent.
 
-    The view is done with it; whatever Django does at the end of the response gets another one.
+    The view and the middleware are done with them; whatever Django does at the end of the response gets another one.
     """
     context = SyncToAsync.thread_sensitive_context.get(None)
     if context is not None and (executor := SyncToAsync.context_to_thread_executor.pop(context, None)):
+        await asyncio.get_running_loop().run_in_executor(executor, connections.close_all)
         executor.shutdown(wait=False)
 
 
 class _Reader:
-    """The threads that read for all streams; their connections are let go when nobody wants to read."""
+    """The threads that read for all streams; they let their connections go when nobody wanted to read for a while."""
 
     def __init__(self) -> None:
         """Have no thread yet."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Have no thread: a forked child has none of its parent's."""
         self._lock = Lock()
-        self._wanted = 0
-        self._threads: ThreadPoolExecutor | None = None
+        self._wanted: SimpleQueue[tuple[Future[list[Frame]], Callable[[], list[Frame]]]] = SimpleQueue()
+        self._threads = 0
 
     async def read(self, act: Callable[[], list[Frame]]) -> list[Frame]:
         """Read something in one of the threads."""
+        found: Future[list[Frame]] = Future()
+        self._wanted.put((found, act))
         with self._lock:
-            self._wanted += 1
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="chat-streams")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._act, act)
+            if self._threads < READERS:
+                self._threads += 1
+                Thread(target=self._work, name="chat-streams", daemon=True).start()
+        return await asyncio.wrap_future(found)
 
-    def _act(self, act: Callable[[], list[Frame]]) -> list[Frame]:
-        try:
-            return act()
-        finally:
-            with self._lock:
-                self._wanted -= 1
-                is_idle = self._wanted < READERS
-            if is_idle:
+    def _work(self) -> None:
+        while True:
+            try:
+                found, act = self._wanted.get(timeout=IDLE_SECONDS)
+            except Empty:
                 connections.close_all()
+                found, act = self._wanted.get()
+            if found.set_running_or_notify_cancel():
+                self._read(found, act)
+            # While this thread waits for the next, nothing is kept alive by it.
+            del found, act
+
+    @staticmethod
+    def _read(found: Future[list[Frame]], act: Callable[[], list[Frame]]) -> None:
+        try:
+            found.set_result(act())
+        except BaseException as error:  # noqa: BLE001 - it is the reader's
+            # The next one reads on a connection that is sound.
+            connections.close_all()
+            found.set_exception(error)
 
 
 READER = _Reader()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=READER.reset)

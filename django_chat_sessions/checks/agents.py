@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -82,22 +82,29 @@ def _shortest_timeout_minutes() -> int:
     return min(least, conf.get().MIN_TIMEOUT_MINUTES)
 
 
+#: What an agent may be registered with: the attribute, whether a value will do, what is wrong otherwise, and a hint.
+_SOUND: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
+    ("name", lambda name: 0 < len(name) <= NAME_LENGTH, "has an impossible name",
+     f"Give it one of 1 to {NAME_LENGTH} characters."),
+    ("respond", lambda hook: hook is None or callable(hook), "cannot respond",
+     "`respond` has to be callable, or None."),
+    ("available", lambda hook: hook is None or callable(hook), "cannot say whether it is available",
+     "`available` has to be callable, or None."),
+    ("summarize", lambda hook: hook is None or callable(hook), "cannot summarize",
+     "`summarize` has to be callable, or None."),
+    ("strategy", lambda name: name is None or name in Strategy.values, "has an unknown strategy",
+     f"Choose one of {', '.join(Strategy.values)}."),
+    ("time_limit_seconds", lambda seconds: seconds > 0, "has no time to answer",
+     "`time_limit_seconds` has to be above zero."),
+    ("max_attempts", lambda number: number >= 1, "is never asked", "`max_attempts` has to be at least 1."),
+    ("window_messages", lambda number: number is None or number >= 1, "sees no message",
+     "`window_messages` has to be at least 1, or None."),
+    ("window_tokens", lambda number: number is None or number >= 1, "sees no token",
+     "`window_tokens` has to be at least 1, or None."),
+)  # fmt: skip
+
+
 def _odd(agent: Any) -> Iterator[tuple[str, str]]:
-    if not agent.name or len(agent.name) > NAME_LENGTH:
-        yield "has an impossible name", f"Give it one of 1 to {NAME_LENGTH} characters."
-    if agent.respond is not None and not callable(agent.respond):
-        yield "cannot respond", "`respond` has to be callable, or None."
-    if agent.available is not None and not callable(agent.available):
-        yield "cannot say whether it is available", "`available` has to be callable, or None."
-    if agent.strategy is not None and agent.strategy not in Strategy.values:
-        yield "has an unknown strategy", f"Choose one of {', '.join(Strategy.values)}."
-    if not agent.time_limit_seconds > 0:
-        yield "has no time to answer", "`time_limit_seconds` has to be above zero."
-    if agent.max_attempts < 1:
-        yield "is never asked", "`max_attempts` has to be at least 1."
-    if agent.summarize is not None and not callable(agent.summarize):
-        yield "cannot summarize", "`summarize` has to be callable, or None."
-    if agent.window_tokens is not None and agent.window_tokens < 1:
-        yield "sees no token", "`window_tokens` has to be at least 1, or None."
-    if agent.window_messages is not None and agent.window_messages < 1:
-        yield "sees no message", "`window_messages` has to be at least 1, or None."
+    for name, is_sound_value, problem, hint in _SOUND:
+        if not is_sound_value(getattr(agent, name)):
+            yield problem, hint

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from django.db import IntegrityError
+from django.db import IntegrityError, connections
 
 from .. import agents, log
 from ..agents import Agent, Message, RequestContext
-from ..choices import ALIVE, Role
+from ..choices import ALIVE, Role, RunStatus
 from ..exceptions import AgentUnavailable, InvalidRequest, RunInProgress
 from ..models import ChatSession, Run, SessionEvent
 from ..rules.concurrency import Client
 from . import dispatching, limits, recovery, writing
 from . import messages as conversation
+from .listening import OutOfTime
 from .recording import begin
-from .runner import process_name
+from .runner import RUNNER, process_name
 
 logger = logging.getLogger("django_chat_sessions")
 
@@ -66,14 +67,21 @@ class Asking:
     """One call for an answer.
 
     Attributes:
-        begins: whether the caller's process gives it, and so begins it at once.
+        waits: whether the caller waits for it, and so this process gives it.
+        begins: whether that is at once; what has to wait for a hand begins when there is one, and its time with it.
     """
 
     session: ChatSession
     context: RequestContext
     client: Client
     expected_sequence: int | None
-    begins: bool
+    waits: bool
+    begins: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find out whether there is a hand free; within a transaction of the caller's it is the caller's own."""
+        is_inline = connections[writing.alias(self.session)].in_atomic_block
+        object.__setattr__(self, "begins", self.waits and (is_inline or RUNNER.has_room))
 
     def question(self, message: Message) -> Started:
         """Store a question with its run, unless it is a repeat."""
@@ -94,7 +102,12 @@ class Asking:
     def _store(self, message: Message) -> Started:
         agent = responding(self.session)
         is_available = can_answer_now(agent)
-        with writing.writing(self.session, client=self.client) as draft:
+        with writing.writing(self.session, live=False) as draft:
+            # Another call may have asked this very question meanwhile, which is told before anything else.
+            found = conversation.repeated(draft.session, message)
+            if found is not None:
+                return self._repeat(found)
+            writing.check(draft.session, draft.now, client=self.client)
             limits.check_count(draft.session.message_count)
             writing.check_sequence(draft.session, self.expected_sequence)
             after = draft.session.last_sequence
@@ -139,7 +152,8 @@ class Asking:
         else:
             run.save(using=writing.alias(draft.session))
             draft.touch(until=must_finish)
-            dispatching.dispatch(run, draft.session)
+            if not self.waits:
+                dispatching.dispatch(run, draft.session)
         return run
 
     def _repeat(self, message: Message) -> Started:
@@ -163,7 +177,7 @@ def _asked(session: ChatSession, sequence: int | None) -> Message:
 
 
 def _make_room(draft: writing.Draft) -> None:
-    """Refuse while the agent is answering; give up on an answer whose time is over, or whose process is lost.
+    """Refuse while the agent is to answer; give up on an answer whose time is over, or whose process is lost.
 
     Raises:
         RunInProgress: with the run.
@@ -171,6 +185,9 @@ def _make_room(draft: writing.Draft) -> None:
     alive = Run.objects.using(writing.alias(draft.session)).filter(session=draft.session, status__in=ALIVE).first()
     if alive is None:
         return
-    if alive.expires_at > draft.now and not recovery.is_lost(alive, draft.now):
+    if recovery.is_lost(alive, draft.now):
+        recovery.abandon(draft, alive)
+    elif alive.status == RunStatus.RUNNING and alive.expires_at <= draft.now:
+        recovery.abandon(draft, alive, OutOfTime.__name__)
+    else:
         raise RunInProgress(run=str(alive.uuid))
-    recovery.abandon(draft, alive)

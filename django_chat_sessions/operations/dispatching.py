@@ -12,7 +12,8 @@ from uuid import UUID
 from django.db import transaction
 from django.utils.module_loading import import_string
 
-from .. import conf
+from .. import conf, dialects
+from ..choices import RunStatus
 from ..models import ChatSession, Run
 from . import writing
 from .runner import RUNNER, Execution, process_name
@@ -37,13 +38,21 @@ def hand_over(key: int, public_id: UUID, using: str) -> None:
     try:
         if uses_celery():
             import_string(f"{_TASKS}.send")(str(public_id), using)
-        elif not RUNNER.is_draining:
-            run = Run.objects.using(using).filter(pk=key).first()
+        elif RUNNER.is_draining:
+            give_back(using, [key])
+        else:
+            run = Run.objects.using(using).filter(pk=key, status=RunStatus.QUEUED).first()
             if run is not None:
                 RUNNER.submit(Execution(run, process_name()))
     except Exception:
         # The question is stored, and its caller must not be told that it failed.
         logger.exception("Run %s could not be handed over; it stays queued", public_id)
+
+
+def give_back(using: str, keys: list[int]) -> None:
+    """Let the next recovery take queued runs that this process does not, as it stops."""
+    before = dialects.now(using) - conf.get().stale_after
+    Run.objects.using(using).filter(pk__in=keys, status=RunStatus.QUEUED).update(heartbeat_at=before)
 
 
 def uses_celery() -> bool:
@@ -59,7 +68,8 @@ def uses_celery() -> bool:
 
 def execute(public_id: str, *, using: str, worker: str) -> None:
     """Give the answer of a queued run in this process, and wait until it is given; for a worker's task."""
-    run = Run.objects.using(using).filter(uuid=public_id).first()
+    # A broker may bring the same message twice.
+    run = Run.objects.using(using).filter(uuid=public_id, status=RunStatus.QUEUED).first()
     if run is None:
         return
     if RUNNER.is_draining:

@@ -8,13 +8,14 @@ import inspect
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from time import monotonic
 from typing import Any
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.db import connections
 
 from ..agents import Agent
@@ -28,6 +29,10 @@ class OutOfTime(Exception):
 
 class Stopped(BaseException):
     """What a synchronous responder that does not stop by itself is interrupted with."""
+
+
+class Lost(Exception):
+    """The run is not this process's any more."""
 
 
 #: Seconds that a responder which is told to stop may take to do so before nobody waits for it any more.
@@ -59,7 +64,8 @@ class Loop:
 
 
 LOOP = Loop()
-os.register_at_fork(after_in_child=LOOP.forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=LOOP.forget)
 
 
 class Reach:
@@ -126,6 +132,61 @@ def pieces(agent: Agent, turn: Turn, on_stop: OnStop, reach: Reach | None = None
     return _reached(_iterated(answer), reach)
 
 
+def hear_out(agent: Agent, turn: Turn, hear: Callable[[Piece], None]) -> None:
+    """Have all that an agent says heard in this thread, within a transaction of the caller's.
+
+    An asynchronous responder, too, works with the database in this thread, and so sees what the transaction wrote.
+
+    Args:
+        agent: one that can respond.
+        turn: what it answers.
+        hear: takes each piece.
+
+    Raises:
+        OutOfTime: its time limit has passed; a synchronous one is asked between its pieces.
+        Exception: whatever the agent, or ``hear``, raises.
+    """
+    if agent.respond is None:
+        raise AgentNotFound
+    until = monotonic() + agent.time_limit_seconds
+    answer = agent.respond(turn)
+    if isinstance(answer, AsyncIterator) or inspect.isawaitable(answer):
+        turn.arecord = sync_to_async(turn.record)
+        async_to_sync(_hear_out)(answer, agent.time_limit_seconds, sync_to_async(hear))
+        return
+    for piece in _iterated(answer):
+        if monotonic() > until:
+            raise OutOfTime
+        hear(piece)
+
+
+async def _hear_out(answer: Any, seconds: float, hear: Callable[[Piece], Awaitable[None]]) -> None:
+    async with _limited(seconds):
+        if not isinstance(answer, AsyncIterator):
+            for piece in _iterated(await answer):
+                await hear(piece)
+            return
+        async for piece in answer:
+            await hear(piece)
+
+
+@asynccontextmanager
+async def _limited(seconds: float) -> AsyncIterator[None]:
+    """Let an asynchronous responder work for so long.
+
+    Raises:
+        OutOfTime: it takes longer.
+    """
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise OutOfTime from error
+
+
 def _iterated(answer: Any) -> Iterator[Piece]:
     if answer is None:
         return iter(())
@@ -174,10 +235,13 @@ class _Event:
 def _bridge(answer: Any, turn: Turn, seconds: float, on_stop: OnStop) -> Iterator[Piece]:
     """Yield in this thread what is said in the loop."""
     heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    is_left = threading.Event()
 
     async def arecord(type_: str, data: Mapping[str, Any]) -> None:
         event = _Event(type_, data)
         heard.put(event)
+        if is_left.is_set():
+            _refuse(heard)
         await asyncio.wrap_future(event.recorded)
 
     turn.arecord = arecord
@@ -192,6 +256,17 @@ def _bridge(answer: Any, turn: Turn, seconds: float, on_stop: OnStop) -> Iterato
         speaking.result(PATIENCE_SECONDS)
     finally:
         speaking.cancel()
+        # Nobody hears what it says in its cleanup, and it must not wait for that.
+        is_left.set()
+        _refuse(heard)
+
+
+def _refuse(heard: queue.SimpleQueue[Any]) -> None:
+    with suppress(queue.Empty):
+        while True:
+            event = heard.get_nowait()
+            if isinstance(event, _Event):
+                event.recorded.set_exception(Lost())
 
 
 def _cancel(speaking: Future[None], heard: queue.SimpleQueue[Any]) -> None:
@@ -206,14 +281,9 @@ async def _speak(answer: Any, seconds: float, say: Callable[[Any], None]) -> Non
     try:
         # What it does with the database happens in a thread of its own, and not in one with all others.
         async with ThreadSensitiveContext() as context:
-            limit = asyncio.timeout(seconds)
             try:
-                async with limit:
+                async with _limited(seconds):
                     await _say(answer, say)
-            except TimeoutError as error:
-                if not limit.expired():
-                    raise
-                raise OutOfTime from error
             finally:
                 if context in SyncToAsync.context_to_thread_executor:
                     await asyncio.shield(sync_to_async(connections.close_all)())

@@ -13,6 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 from django.db import Error as DatabaseError
 from django.db import connections
@@ -26,9 +27,9 @@ from ..turns import Message, Piece, RequestContext, Turn
 from . import compaction, listening, writing
 from . import context as contexts
 from . import messages as conversation
-from .listening import OutOfTime, Reach, Stopped
-from .patience import patiently
-from .recording import Lost, Recorder, begin
+from .listening import Lost, OutOfTime, Reach, Stopped
+from .patience import hang_up, patiently
+from .recording import Recorder, begin
 
 logger = logging.getLogger("django_chat_sessions")
 
@@ -52,9 +53,18 @@ class Outcome:
     error: BaseException | None = None
 
 
+class Interrupted(Exception):
+    """Somebody else ended the answer: recovery, or a process that was told to stop."""
+
+
+#: What no other process of the same name has, one in another container with the same host and number, say. A worker's
+#: children have their parent's.
+TOKEN = uuid4().hex[:8]
+
+
 def process_name() -> str:
     """Return the name under which this process gives answers."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{socket.gethostname()}:{os.getpid()}:{TOKEN}"
 
 
 @dataclass(slots=True, eq=False)
@@ -66,8 +76,12 @@ class Execution:
         worker: the name of the process.
         context: who asked; None is read from the run.
         outcome: what comes of it.
+        has_begun: whether the caller has begun it; whoever has not may only claim it while it is queued.
         recorder: what writes it, once there is something to write.
         until: when the agent's time is over, by this process's clock; 0 is not yet known.
+        failure: why this process gave it up, if it did.
+        on_stopped: is called when the agent's work was stopped, however long it takes to notice.
+        on_due: is called when something that was said is to be stored.
         key: database, run and attempt: what no process does twice at a time.
     """
 
@@ -77,8 +91,11 @@ class Execution:
     outcome: Future[Outcome | None] = field(default_factory=Future)
     recorder: Recorder | None = None
     until: float = 0.0
+    failure: BaseException | None = None
+    has_begun: bool = False
+    on_stopped: Callable[[Execution], None] | None = None
+    on_due: Callable[[], None] | None = None
     key: tuple[str, int, int] = field(init=False)
-    _has_begun: bool = field(init=False)
     _agent: Agent | None = None
     _stops: list[Callable[[], Any]] = field(default_factory=list)
     _is_stopped: threading.Event = field(default_factory=threading.Event)
@@ -88,9 +105,8 @@ class Execution:
     _reach: Reach = field(default_factory=Reach)
 
     def __post_init__(self) -> None:
-        """Note which attempt it is, and whether the caller has begun it."""
+        """Note which attempt it is."""
         self.key = (self.using, self.run.pk, self.run.attempt)
-        self._has_begun = self.run.status == RunStatus.RUNNING
 
     @property
     def using(self) -> str:
@@ -101,7 +117,7 @@ class Execution:
     def is_begun(self) -> bool:
         """Whether this process says of the run that it is alive."""
         is_over = self.recorder is not None and self.recorder.is_over
-        return self._has_begun and not is_over and not self._is_stopped.is_set()
+        return self.has_begun and not is_over and not self._is_stopped.is_set()
 
     @property
     def is_ending(self) -> bool:
@@ -118,7 +134,8 @@ class Execution:
             # The run stays as it is, and recovery finds it.
             logger.exception("Run %s cannot be recorded", self.run.uuid)
             error = problem
-        self.resolve(outcome, error)
+        if not self._is_given_up:
+            self.resolve(outcome, error)
 
     def resolve(self, outcome: Outcome | None = None, error: BaseException | None = None) -> None:
         """Tell who waits."""
@@ -131,9 +148,9 @@ class Execution:
         if session is None or self._is_stopped.is_set():
             return None
         agent = self._agent = agents.of(session.agent)
-        if not self._has_begun and not self._claim(session, agent):
+        if not self.has_begun and not self._claim(session, agent):
             return None
-        self._has_begun = True
+        self.has_begun = True
         self.until = monotonic() + agent.time_limit_seconds
         return perform(session, self.run, agent, self, context=self.context)
 
@@ -165,6 +182,7 @@ class Execution:
             Lost: the run was taken from this process before it said a word.
         """
         self.recorder = recorder
+        recorder.on_due = self.on_due
         if self._is_stopped.is_set():
             recorder.is_over = True
             raise Lost
@@ -198,7 +216,7 @@ class Execution:
     def give_up(self, error: Exception) -> None:
         """Mark the run as failed and stop the agent, in a thread that may wait for a lock."""
         if not self._is_given_up:
-            self._is_given_up = True
+            self._is_given_up, self.failure = True, error
             threading.Thread(target=self._fail, args=(error,), name="chat-fail", daemon=True).start()
 
     def _fail(self, error: Exception) -> None:
@@ -206,13 +224,14 @@ class Execution:
             if self.recorder is not None:
                 with suppress(Lost, SessionNotFound):
                     self.recorder.fail(type(error).__name__)
-            self.stop(error)
-        except DatabaseError:
+            self.stop()
+        except DatabaseError as problem:
             logger.exception("Run %s cannot be marked as failed", self.run.uuid)
+            self.resolve(error=problem)
         finally:
             connections.close_all()
 
-    def stop(self, failure: BaseException | None = None) -> None:
+    def stop(self) -> None:
         """Stop the agent's work, whose run is over or not this process's any more.
 
         Who waits is told at once, however long the agent takes to notice.
@@ -226,9 +245,18 @@ class Execution:
             self.recorder.turn.cancellation.set()
         for stop in list(self._stops):
             stop()
-        session = ChatSession.objects.using(self.using).filter(pk=self.run.session_id).first()
-        run = Run.objects.using(self.using).filter(pk=self.run.pk).first()
-        self.resolve(None if session is None or run is None else _outcome(session, run, self.recorder, failure))
+        try:
+            session = ChatSession.objects.using(self.using).filter(pk=self.run.session_id).first()
+            run = Run.objects.using(self.using).filter(pk=self.run.pk).first()
+            if session is None or run is None:
+                self.resolve()
+            else:
+                self.resolve(_outcome(session, run, self.recorder, self.failure))
+        except DatabaseError as problem:
+            self.resolve(error=problem)
+        finally:
+            if self.on_stopped is not None:
+                self.on_stopped(self)
 
 
 def claim(session: ChatSession, run: Run, agent: Agent, *, worker: str) -> bool:
@@ -269,25 +297,32 @@ def perform(
             lambda: Recorder(session, run, agent, turn, deepcopy(turn.state), is_inline=execution is None),
         )
         turn.record = recorder.record
-        if execution is not None:
+        if execution is None:
+            listening.hear_out(agent, turn, recorder.hear)
+        else:
             execution.attach(recorder)
-        with closing(_heard(agent, turn, execution)) as said:
-            for piece in said:
-                recorder.hear(piece)
+            hang_up(writing.alias(session))
+            with closing(_heard(agent, turn, execution)) as said:
+                for piece in said:
+                    recorder.hear(piece)
         recorder.finish()
     except Lost:
-        pass
+        failure = None if execution is None else execution.failure
     except BaseException as error:
-        failure = error
-        _fail(session, run, recorder, error)
+        if recorder is not None and recorder.is_over:
+            # It was stopped, and why is said elsewhere; this is only how it took it.
+            failure = None if execution is None else execution.failure
+        else:
+            failure = error
+            _fail(session, run, recorder, error)
         if execution is None and not isinstance(error, Exception):
             raise
     return patiently(writing.alias(session), lambda: _outcome(session, run, recorder, failure))
 
 
-def _heard(agent: Agent, turn: Turn, execution: Execution | None) -> Generator[Piece]:
+def _heard(agent: Agent, turn: Turn, execution: Execution) -> Generator[Piece]:
     until = monotonic() + agent.time_limit_seconds
-    pieces = listening.pieces(agent, turn, lambda stop: None) if execution is None else execution.heard(agent, turn)
+    pieces = execution.heard(agent, turn)
     try:
         for piece in pieces:
             if monotonic() > until:
@@ -323,7 +358,7 @@ def _context(session: ChatSession, run: Run) -> RequestContext:
 
 
 def _fail(session: ChatSession, run: Run, recorder: Recorder | None, error: BaseException) -> None:
-    if isinstance(error, Stopped) or (recorder is not None and recorder.is_over):
+    if isinstance(error, Stopped):
         return
     logger.error("The agent %r failed to answer in session %s", session.agent, session.uuid, exc_info=error)
     if recorder is None:
@@ -342,7 +377,7 @@ def _outcome(
         session.refresh_from_db(using=writing.alias(session))
     except (Run.DoesNotExist, ChatSession.DoesNotExist):
         return None
-    failed = failure if run.status == RunStatus.FAILED else None
+    failed = (failure or Interrupted(run.error)) if run.status == RunStatus.FAILED else None
     reply = recorder.reply if recorder is not None else None
     if run.output_sequence is None or (reply is not None and reply.sequence == run.output_sequence):
         return Outcome(run, reply if run.output_sequence is not None else None, failed)

@@ -16,9 +16,11 @@ from threading import RLock
 from time import monotonic
 from typing import Any, NoReturn
 
+from django.db.models import Q
+
 from .. import chunks, conf, log, notifications
 from ..agents import Agent
-from ..choices import MESSAGE_TYPES, EventType, Role, RunStatus
+from ..choices import EventType, Role, RunStatus
 from ..exceptions import SessionNotFound, SessionNotLive
 from ..models import ChatSession, Run, SessionEvent
 from ..rules import lifecycle
@@ -26,14 +28,11 @@ from ..rules import merge as patches
 from ..turns import Message, Piece, StateChange, Turn
 from . import messages as conversation
 from . import writing
+from .listening import Lost
 from .patience import AWAY, hang_up, impatient, patiently
 from .sessions import record_state
-from .settling import said, settle
+from .settling import place, said, settle
 from .speaking import Speech, Whole
-
-
-class Lost(Exception):
-    """The run is not this process's any more."""
 
 
 def begin(draft: writing.Draft, run: Run, agent: Agent, *, worker: str) -> None:
@@ -61,14 +60,21 @@ def begin(draft: writing.Draft, run: Run, agent: Agent, *, worker: str) -> None:
 
 
 def _answer_to(session: ChatSession, run: Run) -> list[SessionEvent]:
-    """Return what was answered to the run's question: all of it, or what earlier attempts of this run said of it."""
-    events = SessionEvent.objects.using(writing.alias(session)).filter(session=session).current()
-    following = events.filter(position__gt=run.input_sequence).order_by("position")
-    question = following.filter(role=Role.USER).values_list("position", flat=True).first()
-    if question is not None:
-        following = following.filter(position__lt=question)
-    said = following.filter(role__in=(Role.ASSISTANT, Role.TOOL))
-    return [event for event in said if run.is_repeat or event.data.get("run") == str(run.uuid)]
+    """Return what was answered to the run's question: all of it, or what earlier attempts of this run said of it.
+
+    What a run said may stand behind a later question, which somebody stored meanwhile.
+    """
+    using = writing.alias(session)
+    runs = Run.objects.using(using).filter(session=session, input_sequence=run.input_sequence)
+    said_by = {str(uuid) for uuid in runs.values_list("uuid", flat=True)} if run.is_repeat else {str(run.uuid)}
+    events = SessionEvent.objects.using(using).filter(session=session).current()
+    following = events.filter(position__gt=run.input_sequence)
+    question = following.filter(role=Role.USER).order_by("position").values_list("position", flat=True).first()
+    between = Q(data__run__in=sorted(said_by))
+    if run.is_repeat:
+        between |= Q(position__lt=question) if question is not None else Q()
+        between = between if question is not None else Q()
+    return list(following.filter(between, role__in=(Role.ASSISTANT, Role.TOOL)).order_by("position"))
 
 
 @dataclass(slots=True)
@@ -86,6 +92,8 @@ class Recorder:
         reply: the agent's last message.
         is_over: whether there is nothing more to write.
         is_ending: whether its end is being written.
+        on_due: is called when something has waited for long enough, to have another thread call ``tick``. The thread
+            that hears keeps no connection then while the agent says nothing.
     """
 
     session: ChatSession
@@ -98,6 +106,7 @@ class Recorder:
     reply: Message | None = None
     is_over: bool = False
     is_ending: bool = False
+    on_due: Callable[[], None] | None = None
     _lock: Any = field(default_factory=RLock)
     _waiting: str = ""
     # So much of what waits may have been stored: the database went away before it said so.
@@ -124,7 +133,7 @@ class Recorder:
             if isinstance(piece, str):
                 self._waiting += piece
                 if self._is_due:
-                    self._try_to_flush()
+                    (self.on_due or self._try_to_flush)()
 
     @property
     def _is_due(self) -> bool:
@@ -160,8 +169,10 @@ class Recorder:
         """
         with self._lock:
             self._check()
+            self._insist(self._flush)
             tried: list[int] = []
             self._insist(lambda: self._record(type_, data, tried))
+            self._let_go()
 
     def _record(self, type_: str, data: Mapping[str, Any], tried: list[int]) -> None:
         with self._writing() as draft:
@@ -315,6 +326,12 @@ class Recorder:
 
     def _store(self, whole: Whole) -> None:
         self._insist(partial(self._flush_and_write, whole))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Keep no connection while the agent thinks."""
+        if self.on_due is not None:
+            hang_up(self._using)
 
     def _flush_and_write(self, whole: Whole) -> None:
         self._flush()
@@ -343,7 +360,7 @@ class Recorder:
 
     def _say(self, draft: writing.Draft, message: Message) -> None:
         sequence = draft.next_sequence
-        position = self._place(draft.session)
+        position = place(self.run)
         draft.entries.append(said(message, self.run, draft.now, position))
         if position is not None:
             log.outdate(draft.session, position, by=sequence)
@@ -351,22 +368,6 @@ class Recorder:
         if message.role == Role.ASSISTANT:
             self.run.output_sequence = position or sequence
             self.reply = replace(message, sequence=position or sequence, run=str(self.run.uuid), created_at=draft.now)
-
-    def _place(self, session: ChatSession) -> int | None:
-        """Return the place of an answer to a question that is not the last: before the next one, where there is room.
-
-        Each event of the log has a place that only a message needs, so between two questions there are some.
-        """
-        if not self.run.is_repeat:
-            return None
-        events = SessionEvent.objects.using(writing.alias(session)).filter(session=session, type__in=MESSAGE_TYPES)
-        later = events.current().filter(position__gt=self.run.input_sequence, role=Role.USER).order_by("position")
-        question = later.values_list("position", flat=True).first()
-        if question is None:
-            return None
-        between = events.current().filter(position__gt=self.run.input_sequence, position__lt=question)
-        taken = between.order_by("-position").values_list("position", flat=True).first() or self.run.input_sequence
-        return taken + 1 if taken + 1 < question else None
 
     @contextmanager
     def _writing(self) -> Iterator[writing.Draft]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -118,7 +118,8 @@ def release(run: Run, *, error: str = LOST, worker: str | None = None) -> bool:
 def _hand_over_again(draft: writing.Draft, run: Run) -> bool:
     """Hand over a run that nobody took; the longer it waits, the more seldom, as it may just be a long queue."""
     stale = conf.get().stale_after
-    waited = run.heartbeat_at - (run.started_at or run.created_at)
+    queued_at = run.expires_at - timedelta(seconds=agents.of(draft.session.agent).time_limit_seconds)
+    waited = run.heartbeat_at - queued_at
     if run.heartbeat_at + max(stale, min(waited, stale * MOST_PAUSES)) > draft.now:
         return False
     run.heartbeat_at = draft.now
@@ -134,8 +135,6 @@ def _begin_anew(draft: writing.Draft, run: Run) -> None:
     run.status, run.error, run.finished_at, run.worker = RunStatus.QUEUED, "", None, ""
     run.attempt, run.output_sequence, run.spoken_sequence = run.attempt + 1, None, None
     run.heartbeat_at, run.expires_at = draft.now, draft.now + time_limit
-    if RUNNER.is_draining and not dispatching.uses_celery():
-        run.heartbeat_at -= conf.get().stale_after
     run.save(using=writing.alias(draft.session))
     draft.touch(until=run.expires_at)
     dispatching.dispatch(run, draft.session)
@@ -167,17 +166,11 @@ def drain(*, using: str | None = None) -> None:
     notifications.wake_all()
     try:
         dropped = RUNNER.drain(conf.get().GRACE_SECONDS)
-        _hand_back(using, [execution.run.pk for execution in dropped if execution.using == using])
+        dispatching.give_back(using, [execution.run.pk for execution in dropped if execution.using == using])
         if release_all(process_name(), using=using):
             RUNNER.wait(FAREWELL_SECONDS)
     finally:
         connections.close_all()
-
-
-def _hand_back(using: str, keys: list[int]) -> None:
-    """Let the next recovery take runs that waited in this process for their turn."""
-    before = dialects.now(using) - conf.get().stale_after
-    Run.objects.using(using).filter(pk__in=keys, status=RunStatus.QUEUED).update(heartbeat_at=before)
 
 
 # Thin twins for async code; the synchronous functions are the truth.

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from contextvars import ContextVar
 from time import monotonic
 from typing import Any
 
@@ -21,9 +22,8 @@ from django.db import connections, transaction
 from .. import conf, dialects
 from ..choices import RunStatus
 from ..models import Run
-from .listening import Stopped, _raise_in
+from .listening import Lost, Stopped, _raise_in
 from .performing import INTERRUPT_SECONDS, Execution, Outcome, perform, process_name
-from .recording import Lost
 
 __all__ = ["INTERRUPT_SECONDS", "RUNNER", "Execution", "Outcome", "Runner", "perform", "process_name"]
 
@@ -38,6 +38,10 @@ AWAY_SECONDS = 0.25
 COMPLAINT_SECONDS = 10.0
 
 
+#: Whether this is an agent's own code, in whichever thread.
+_IS_ANSWERING: ContextVar[bool] = ContextVar("chat_sessions_is_answering", default=False)
+
+
 class Runner:
     """All the answers that this process gives."""
 
@@ -50,9 +54,17 @@ class Runner:
         self._news = threading.Condition()
         self._waiting: deque[Execution] = deque()
         self._active: set[Execution] = set()
+        self._stuck: set[Execution] = set()
         self._keys: set[tuple[str, int, int]] = set()
         self._keeper: threading.Thread | None = None
         self.is_draining = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether an answer would be begun at once."""
+        limit = conf.get().RUN_CONCURRENCY
+        # Agents that do not stop when they are told to give their places back, but not without end.
+        return not self._waiting and len(self._active) < limit and len(self._stuck) < limit
 
     def submit(self, execution: Execution) -> None:
         """Give an answer as soon as this process has a hand free.
@@ -66,14 +78,32 @@ class Runner:
                 return
             self._keys.add(execution.key)
             execution.outcome.add_done_callback(self._tell)
-            if self._waiting or len(self._active) >= conf.get().RUN_CONCURRENCY:
-                self._waiting.append(execution)
-            else:
+            execution.on_stopped, execution.on_due = self._release, self._notify
+            # An agent that asks another is waited for by one that has a place: to wait for one would be for ever.
+            if self.has_room or _IS_ANSWERING.get():
                 self._start(execution)
+            else:
+                self._waiting.append(execution)
 
     def _tell(self, _: Any) -> None:
+        self._notify()
+
+    def _notify(self) -> None:
         with self._news:
             self._news.notify_all()
+
+    def _release(self, execution: Execution) -> None:
+        """Give the place of an answer that is over to another, though its agent may not have noticed yet."""
+        with self._news:
+            if execution in self._active:
+                self._active.discard(execution)
+                self._stuck.add(execution)
+            self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._active) < conf.get().RUN_CONCURRENCY:
+            self._start(self._waiting.popleft())
+        self._news.notify_all()
 
     def _start(self, execution: Execution) -> None:
         self._active.add(execution)
@@ -90,6 +120,7 @@ class Runner:
         self._news.notify_all()
 
     def _work(self, execution: Execution) -> None:
+        _IS_ANSWERING.set(True)
         try:
             execution.work()
             execution.tidy()
@@ -100,12 +131,11 @@ class Runner:
                 connections.close_all()
             with self._news:
                 self._forget(execution)
-                while self._waiting and len(self._active) < conf.get().RUN_CONCURRENCY:
-                    self._start(self._waiting.popleft())
-                self._news.notify_all()
+                self._start_waiting()
 
     def _forget(self, execution: Execution) -> None:
         self._active.discard(execution)
+        self._stuck.discard(execution)
         self._keys.discard(execution.key)
 
     def _keep(self) -> None:
@@ -134,14 +164,14 @@ class Runner:
     def _kept(self) -> list[Execution] | None:
         """Wait for a tick, and return what there is to look after; None lets the keeper go, as there is nothing."""
         with self._news:
-            if not self._active:
+            if not self._active and not self._stuck:
                 connections.close_all()
                 self._news.wait(1)
-            if not self._active:
+            if not self._active and not self._stuck:
                 self._keeper = None
                 return None
             self._news.wait(TICK_SECONDS)
-            return [*self._active, *self._waiting]
+            return [*self._active, *self._waiting, *self._stuck]
 
     def drain(self, seconds: float) -> list[Execution]:
         """Take no new answer, let those that are given be finished, and return those that had not begun.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -31,7 +33,7 @@ from .settling import settle
 
 logger = logging.getLogger("django_chat_sessions")
 
-#: Seconds that a connection is kept while its thread waits: opening another costs more than an answer that is quick.
+#: Seconds that a wait takes nothing from: opening another connection costs more than an answer that is quick.
 MOMENT_SECONDS = 0.5
 
 
@@ -59,6 +61,7 @@ def ask(
     context: RequestContext | None = None,
     client: Client = ANY,
     expected_sequence: int | None = None,
+    on_wait: Callable[[], Any] | None = None,
 ) -> Asked:
     """Store a question and wait for the agent's answer.
 
@@ -71,6 +74,7 @@ def ask(
         message: the question.
         context: who asked, for the responder.
         client, expected_sequence: as for every write.
+        on_wait: called once the answer takes longer than a moment, to let a database connection go, say.
 
     Raises:
         AgentNotFound: the session's agent is no longer registered.
@@ -81,11 +85,11 @@ def ask(
         ChatSessionError: as ``messages.append`` says.
     """
     context = context or RequestContext()
-    asking = Asking(session, context, client, expected_sequence, begins=True)
+    asking = Asking(session, context, client, expected_sequence, waits=True)
     started = asking.question(message)
     if not started.created or started.run is None:
         return Asked(started.message, created=False, run=started.run, reply=reply_of(session, started.run))
-    return _answer(session, started, context)
+    return _answer(session, started, context, on_wait)
 
 
 def start(
@@ -101,7 +105,7 @@ def start(
     Arguments and errors are those of ``ask``, but for ``AgentFailed``. The run is handed to a worker, or to this
     process, by the setting ``RUNNER``, when the transaction has committed.
     """
-    return Asking(session, context or RequestContext(), client, expected_sequence, begins=False).question(message)
+    return Asking(session, context or RequestContext(), client, expected_sequence, waits=False).question(message)
 
 
 def ask_again(
@@ -111,6 +115,7 @@ def ask_again(
     context: RequestContext | None = None,
     client: Client = ANY,
     expected_sequence: int | None = None,
+    on_wait: Callable[[], Any] | None = None,
 ) -> Asked:
     """Have the last question, or an earlier one, answered again, and wait; the old answer leaves the conversation.
 
@@ -118,15 +123,15 @@ def ask_again(
         session: refreshed in place.
         input_sequence: the question; None is the last.
         context: who asked, for the responder.
-        client, expected_sequence: as for every write.
+        client, expected_sequence, on_wait: as for ``ask``.
 
     Raises:
         InvalidRequest: there is no such question.
         ChatSessionError: as ``ask`` says.
     """
     context = context or RequestContext()
-    started = Asking(session, context, client, expected_sequence, begins=True).again(input_sequence)
-    return _answer(session, started, context)
+    started = Asking(session, context, client, expected_sequence, waits=True).again(input_sequence)
+    return _answer(session, started, context, on_wait)
 
 
 def start_again(
@@ -138,7 +143,7 @@ def start_again(
     expected_sequence: int | None = None,
 ) -> Started:
     """Have a question answered again, as ``ask_again`` does; nobody waits."""
-    asking = Asking(session, context or RequestContext(), client, expected_sequence, begins=False)
+    asking = Asking(session, context or RequestContext(), client, expected_sequence, waits=False)
     return asking.again(input_sequence)
 
 
@@ -152,7 +157,9 @@ def reply_of(session: ChatSession, run: Run | None) -> Message | None:
         return None
 
 
-def _answer(session: ChatSession, started: Started, context: RequestContext) -> Asked:
+def _answer(
+    session: ChatSession, started: Started, context: RequestContext, on_wait: Callable[[], Any] | None
+) -> Asked:
     """Wait for the answer of a run that has begun."""
     run = started.run
     if run is None:
@@ -160,9 +167,9 @@ def _answer(session: ChatSession, started: Started, context: RequestContext) -> 
     if connections[writing.alias(session)].in_atomic_block:
         outcome = perform(session, run, agents.of(session.agent), context=context)
     else:
-        execution = Execution(run, process_name(), context)
+        execution = Execution(run, process_name(), context, has_begun=run.status == RunStatus.RUNNING)
         RUNNER.submit(execution)
-        outcome = _awaited(execution)
+        outcome = _awaited(execution, on_wait)
         with suppress(ChatSession.DoesNotExist):
             session.refresh_from_db()
     if outcome is None:
@@ -172,12 +179,13 @@ def _answer(session: ChatSession, started: Started, context: RequestContext) -> 
     return Asked(started.message, created=True, run=outcome.run, reply=outcome.reply)
 
 
-def _awaited(execution: Execution) -> Outcome | None:
-    """Wait for what comes of it; for more than a moment, without a database connection."""
+def _awaited(execution: Execution, on_wait: Callable[[], Any] | None) -> Outcome | None:
+    """Wait for what comes of it."""
     try:
-        return execution.outcome.result(MOMENT_SECONDS)
+        return execution.outcome.result(None if on_wait is None else MOMENT_SECONDS)
     except FutureTimeout:
-        connections[execution.run._state.db or "default"].close()
+        if on_wait is not None:
+            on_wait()
     return execution.outcome.result()
 
 

@@ -169,6 +169,8 @@ def rotate(session: ChatSession) -> ChatSession:
     For an id that got into the wrong hands, in a link or a log file. Everything else stays as it is.
     """
     with writing.writing(session, live=False) as draft:
+        # Who listens under the old id has nothing to hear any more.
+        transaction.on_commit(partial(notifications.tell, writing.alias(session), session.uuid), writing.alias(session))
         draft.columns["uuid"] = uuid4()
         draft.record(EventType.SESSION_CHANGED, {"public_id": "rotated"})
     session.__dict__.pop("root_uuid", None)  # at the top it is its own

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import chunks, log
 from ..choices import ALIVE, EventType, Role, RunStatus
-from ..models import Run
+from ..models import Run, SessionEvent
 from ..turns import CUT_SHORT, Message
 from . import messages as conversation
 
@@ -41,14 +41,18 @@ def settle(
     entries: list[log.Entry] = []
     alive = Run.objects.using(run._state.db or "default").filter(pk=run.pk, status__in=ALIVE, attempt=run.attempt)
     spoken = chunks.unspoken(run) if spoken is None else spoken
-    output = run.output_sequence
+    output, position = run.output_sequence, None
     if spoken and status != RunStatus.SUCCEEDED:
-        entries.append(said(Message(Role.ASSISTANT, spoken, metadata={CUT_SHORT: str(status)}), run, now))
-        output = next_sequence
+        position = place(run)
+        message = Message(Role.ASSISTANT, spoken, metadata={CUT_SHORT: str(status)})
+        entries.append(said(message, run, now, position))
+        output = position or next_sequence
     kept = {name: value for name, value in (figures or {}).items() if name != "tokens"}
     changed = {"status": status, "error": error, "finished_at": now, "output_sequence": output, **kept}
     if not alive.update(**changed):
         return []
+    if position is not None:
+        log.outdate(run.session, position, by=next_sequence)
     for name, value in changed.items():
         setattr(run, name, value)
     data = {"run": str(run.uuid), "output_sequence": output, **_plain(figures or {})}
@@ -66,6 +70,24 @@ _ENDS = {
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Decimal) else value for name, value in figures.items()}
+
+
+def place(run: Run) -> int | None:
+    """Return the place of the next message of a run that answers a question again which is not the last.
+
+    That is before the next question, where there is room: each event of the log has a place that only a message needs,
+    so between two questions there are some. None is the place of the message's own event.
+    """
+    if not run.is_repeat:
+        return None
+    events = SessionEvent.objects.using(run._state.db or "default").filter(session=run.session_id).current()
+    later = events.filter(position__gt=run.input_sequence)
+    question = later.filter(role=Role.USER).order_by("position").values_list("position", flat=True).first()
+    if question is None:
+        return None
+    between = later.filter(position__lt=question).order_by("-position")
+    taken = between.values_list("position", flat=True).first() or run.input_sequence
+    return taken + 1 if taken + 1 < question else None
 
 
 def said(message: Message, run: Run, now: datetime, position: int | None = None) -> log.Entry:

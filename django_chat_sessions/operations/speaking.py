@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from .. import conf
 from ..choices import Role
 from ..exceptions import MessageTooLong
 from ..turns import PIECES, Message, Piece, StateChange, ToolCall, ToolResult, Usage
 from . import limits
+
+#: What a column of costs holds.
+MAX_COST = Decimal(10) ** 10
 
 #: What is stored as soon as it is whole.
 Whole = Message | StateChange
@@ -39,6 +43,7 @@ class Speech:
 
         Raises:
             TypeError: it is none that an agent may say.
+            ValueError: it is a usage that cannot be.
             MessageTooLong: the message would be; what was said before is kept.
             ChatSessionError: a message is not one that can be stored.
         """
@@ -66,12 +71,15 @@ class Speech:
 
     def _add(self, usage: Usage) -> None:
         before = self.usage or Usage()
+        _check_usage(usage)
         costs = [cost for cost in (before.cost, usage.cost) if cost is not None]
-        self.usage = Usage(
+        after = Usage(
             before.input_tokens + usage.input_tokens,
             before.output_tokens + usage.output_tokens,
             sum(costs[1:], start=costs[0]) if costs else None,
         )
+        _check_usage(after)
+        self.usage = after
 
     def close(self) -> Iterator[Message]:
         """Yield the message that is being said, if there is one: it is whole now."""
@@ -90,3 +98,17 @@ class Speech:
         self.counted += message.token_count or 0
         # Where it stands, whose it is and when it was said is for the log to say.
         return replace(message, sequence=None, run=None, external_id=None, created_at=None, edited_at=None)
+
+
+def _check_usage(usage: Usage) -> None:
+    """Refuse a usage that no column takes.
+
+    Raises:
+        ValueError: a count is none, or too large; or a cost is.
+    """
+    counts = (usage.input_tokens, usage.output_tokens)
+    if not all(type(count) is int and 0 <= count <= limits.MAX_TOKENS for count in counts):
+        raise ValueError(f"Tokens are counted from 0 to {limits.MAX_TOKENS}.")
+    cost = usage.cost
+    if cost is not None and not (cost.is_finite() and 0 <= cost < MAX_COST):
+        raise ValueError(f"A cost is a Decimal from 0 to less than {MAX_COST}.")

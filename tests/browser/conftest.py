@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,13 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+
+from .proxy import Proxy
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
@@ -55,7 +58,7 @@ class Site:
     url: str
     directory: Path
     environment: dict[str, str]
-    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def manage(self, *arguments: str) -> None:
         """Run a management command to its end."""
@@ -71,11 +74,26 @@ class Site:
         seconds = sum(amount * units[unit] for unit, amount in duration.items())
         self.manage("shell", "-c", AGE.format(session=session, seconds=seconds))
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def serve(self) -> None:
+        """Start the server."""
+        manners = ("--lifespan", "on", "--timeout-graceful-shutdown", "2")
+        address = ("--host", "127.0.0.1", "--port", str(self.port))
+        self.start("server", "-m", "uvicorn", "example_project.asgi:application", *address, *manners)
+
+    def kill(self, name: str) -> None:
+        """Kill one of its processes as a power cut would."""
+        os.killpg(self.children[name].pid, signal.SIGKILL)
+        self.children.pop(name).wait()
+
     def start(self, name: str, *arguments: str) -> None:
         """Start a process that stays."""
-        with (self.directory / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self.children[name] = subprocess.Popen(
+                [sys.executable, *arguments],
                 cwd=ROOT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -83,7 +101,6 @@ class Site:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.children.append(process)
 
     def wait(self) -> None:
         """Wait until it answers."""
@@ -92,15 +109,15 @@ class Site:
             with suppress(httpx.HTTPError):
                 if httpx.get(f"{self.url}/api/chat/sessions/health", timeout=5).status_code == 200:
                     return
-            assert all(child.poll() is None for child in self.children), self.logs()
+            assert all(child.poll() is None for child in self.children.values()), self.logs()
             time.sleep(0.2)
         pytest.fail(f"The example did not answer within {READY_SECONDS} s.\n{self.logs()}")
 
     def stop(self) -> None:
         """Stop all its processes."""
-        for child in self.children:
+        for child in self.children.values():
             child.send_signal(signal.SIGTERM)
-        for child in self.children:
+        for child in self.children.values():
             try:
                 child.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
@@ -125,20 +142,29 @@ def free_port() -> int:
         return port
 
 
-def serve(directory: Path, *, celery: bool = False, **environment: str) -> Iterator[Site]:
-    """Serve the example from an empty database; with a Celery worker and beat where they matter."""
+def serve(
+    directory: Path,
+    *,
+    celery: bool = False,
+    wsgi: bool = False,
+    sweep: bool = False,
+    chat_sessions: dict[str, Any] | None = None,
+    **environment: str,
+) -> Iterator[Site]:
+    """Serve the example from an empty database; with whatever matters to a test beside it."""
     port = free_port()
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("DJANGO_", "TEST_", "SESSION_", "DEMO_", "CELERY_"))
+        if not name.startswith(("DJANGO_", "TEST_", "SESSION_", "DEMO_", "CELERY_", "OPENAI_"))
     }
     site = Site(
         url=f"http://127.0.0.1:{port}",
         directory=directory,
         environment={
             **inherited,
-            "DJANGO_SETTINGS_MODULE": "example_project.settings",
+            "DJANGO_SETTINGS_MODULE": "tests.browser.settings",
+            "TEST_CHAT_SESSIONS": json.dumps(chat_sessions or {}),
             "DATABASE_URL": f"sqlite:///{directory / 'db.sqlite3'}",
             "DEMO_VAR_DIR": str(directory),
             "DEMO_BROKER_DIR": str(directory / "broker"),
@@ -151,15 +177,18 @@ def serve(directory: Path, *, celery: bool = False, **environment: str) -> Itera
     site.manage("demo_setup")
     site.manage("shell", "-c", CREATE_GUESTS)
     try:
-        address = ("--host", "127.0.0.1", "--port", str(port))
-        asgi = ("uvicorn", "example_project.asgi:application", *address)
-        site.start("server", *asgi, "--lifespan", "off", "--timeout-graceful-shutdown", "2")
+        if wsgi:
+            site.start("server", "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}")
+        else:
+            site.serve()
+        if sweep:
+            site.start("sweep", "manage.py", "chat_sessions", "sweep", "--loop", "--interval", "1")
         if celery:
             pool = ("--pool", "threads", "--concurrency", "2", "--loglevel", "INFO")
             quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-            site.start("worker", "celery", "--app", "example_project", "worker", *pool, *quiet)
+            site.start("worker", "-m", "celery", "--app", "example_project", "worker", *pool, *quiet)
             schedule = ("--pidfile", "", "--schedule", str(directory / "beat-schedule"))
-            site.start("beat", "celery", "--app", "example_project", "beat", "--loglevel", "INFO", *schedule)
+            site.start("beat", "-m", "celery", "--app", "example_project", "beat", "--loglevel", "INFO", *schedule)
         site.wait()
         yield site
     finally:
@@ -178,10 +207,38 @@ def short_lived_site(tmp_path: Path) -> Iterator[Site]:
     yield from serve(
         tmp_path,
         celery=True,
+        DEMO_RUNNER="celery",
         SESSION_MIN_TIMEOUT_MINUTES="1",
         SESSION_DEFAULT_TIMEOUT_MINUTES="1",
         DEMO_SWEEP_SECONDS="2",
     )
+
+
+@pytest.fixture
+def brittle_site(tmp_path: Path) -> Iterator[Site]:
+    """Serve the example with a server that is to be killed, which is noticed after two seconds."""
+    clocks = {"HEARTBEAT_SECONDS": 0.5, "STALE_AFTER": 2}
+    yield from serve(tmp_path, sweep=True, chat_sessions=clocks)
+
+
+@pytest.fixture
+def wsgi_site(tmp_path: Path) -> Iterator[Site]:
+    """Serve the example by WSGI, which streams nothing."""
+    yield from serve(tmp_path, wsgi=True)
+
+
+@pytest.fixture
+def proxy(site: Site) -> Iterator[Proxy]:
+    """Return a wire to the server that can be cut."""
+    proxy = Proxy(site.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def wired_site(site: Site, proxy: Proxy) -> Site:
+    """Return the site as it is reached over that wire."""
+    return replace(site, url=proxy.url)
 
 
 guest_numbers = count()
@@ -225,7 +282,7 @@ def log_in(context: BrowserContext, site: Site, username: str) -> BrowserContext
     form = f"{site.url}/accounts/login/"
     context.request.get(form)
     token = next(cookie["value"] for cookie in context.cookies() if cookie["name"] == "csrftoken")
-    fields = {"username": username, "password": PASSWORD, "csrfmiddlewaretoken": token}
+    fields: dict[str, str | float | bool] = {"username": username, "password": PASSWORD, "csrfmiddlewaretoken": token}
     answer = context.request.post(form, form=fields, headers={"Referer": form}, max_redirects=0)
     assert answer.status == 302, answer.text()
     return context

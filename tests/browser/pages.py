@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
     from .conftest import Site
 
 expect.set_options(timeout=15_000)
+
+FAULTS = (Path(__file__).parent / "faults.js").read_text()
+
+WATCH = """() => {
+  window.seen = [];
+  const look = () => {
+    const text = [...document.querySelectorAll(".msg[data-role=assistant] .bubble")].at(-1)?.textContent;
+    if (text && text !== window.seen.at(-1)) window.seen.push(text);
+  };
+  const everything = {subtree: true, childList: true, characterData: true};
+  new MutationObserver(look).observe(document.getElementById("log"), everything);
+}"""
 
 
 class Chat:
@@ -29,6 +42,10 @@ class Chat:
         self.banner = page.locator("#banner")
         self.chip = page.locator("#chip")
         self.notice = page.locator("#notice")
+        self.line = page.locator("#strip")
+        self.stop = page.get_by_role("button", name="Stop the answer")
+        self.partial = self.log.locator(".msg[data-state=partial] .bubble")
+        self.answer = self.log.locator(".msg[data-role=assistant]").last
 
     @classmethod
     def open(cls, context: BrowserContext, site: Site, path: str = "/") -> Chat:
@@ -68,7 +85,25 @@ class Chat:
 
     def sees(self, *texts: str) -> None:
         """Expect exactly these messages, in this order."""
-        expect(self.log.locator(".bubble")).to_have_text(list(texts))
+        expect(self.log.locator(".bubble:not([hidden])")).to_have_text(list(texts))
+
+    def says(self, text: str) -> None:
+        """Expect the agent to be in the middle of an answer, and to have said so much of it."""
+        expect(self.partial).to_contain_text(text)
+
+    def watch(self) -> None:
+        """Note down whatever is seen of answers, from now on."""
+        self.page.evaluate(WATCH)
+
+    @property
+    def seen(self) -> list[str]:
+        """What has been seen of the answer being given, look by look."""
+        texts: list[str] = self.page.evaluate("window.seen")
+        return texts
+
+    def text(self) -> str:
+        """What is to be seen of the last answer now."""
+        return str(self.answer.locator(".bubble").text_content())
 
     def confirm(self, name: str) -> None:
         self.page.get_by_role("dialog").get_by_role("button", name=name).click()

@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Route, expect
+from playwright.sync_api import BrowserContext, expect
 
 from .conftest import PASSWORD, Site
-from .pages import Chat
+from .pages import FAULTS, Chat
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.sqlite, pytest.mark.timeout(240)]
 
 Contexts = Callable[..., BrowserContext]
-FAULTS = (Path(__file__).parent / "faults.js").read_text()
 
 
 # ---------------------------------------------------------------------------------------------------------- the story
@@ -314,10 +312,18 @@ def test_ending_asks_first_and_the_end_is_seen_everywhere(site: Site, context_of
 
 def test_agent_that_fails_leaves_the_question_and_says_so(site: Site, context_of: Contexts, guest: str) -> None:
     chat = Chat.begin(context_of(guest), site, "broken", "Please try")
-    expect(chat.message("Please try")).to_contain_text("The agent could not answer")
+    question = chat.message("Please try")
+    expect(question).to_contain_text("The agent could not answer. Your message is kept.")
+    question.get_by_role("button", name="Try again").click()
+    expect(question.get_by_role("button", name="Try again")).to_be_hidden()
+    expect(question).to_contain_text("The agent could not answer")
     chat.page.reload()
     chat.sees("Please try")
+    expect(question.get_by_role("button", name="Try again")).to_be_visible()
     chat.is_writable()
+    with site.api(guest) as api:
+        runs = api.get(f"sessions/{chat.session}/runs").json()["results"]
+    assert [run["status"] for run in runs] == ["failed", "failed"]
 
 
 def test_agent_that_is_away_leaves_the_text_in_the_box(site: Site, context_of: Contexts, guest: str) -> None:
@@ -325,47 +331,6 @@ def test_agent_that_is_away_leaves_the_text_in_the_box(site: Site, context_of: C
     expect(chat.notice).to_contain_text("not available right now")
     expect(chat.box).to_have_value("Anybody home?")
     expect(chat.messages).to_have_count(0)
-
-
-def test_retry_after_a_lost_answer_stores_nothing_twice(site: Site, context_of: Contexts, guest: str) -> None:
-    chat = Chat.begin(context_of(guest), site, "echo", "Hello")
-    chat.sees("Hello", "Hello")
-    path = f"sessions/{chat.session}/messages"
-
-    def lose(route: Route) -> None:
-        route.fetch()  # it arrives, and the answer does not
-        route.abort()
-
-    chat.page.route(re.compile(r"/events\?"), lambda route: route.abort())
-    chat.page.reload()
-    chat.sees("Hello", "Hello")
-    chat.page.route(re.compile(f"{path}$"), lose)
-    chat.say("Once")
-    expect(chat.message("Once")).to_contain_text("could not be reached")
-    expect(chat.page.locator("#strip")).to_contain_text("cannot be reached")
-    chat.page.unroute(re.compile(f"{path}$"))
-    chat.page.get_by_role("button", name="Retry").click()
-    chat.sees("Hello", "Hello", "Once", "Once")
-    expect(chat.page.get_by_role("button", name="Retry")).to_have_count(0)
-    with site.api(guest) as api:
-        stored = [message["content"] for message in api.get(path).json()["messages"]]
-    assert stored == ["Hello", "Hello", "Once", "Once"]
-
-
-def test_offline_says_so_and_what_was_typed_is_sent_afterwards(site: Site, context_of: Contexts, guest: str) -> None:
-    context = context_of(guest)
-    chat = Chat.begin(context, site, "echo", "Hello")
-    chat.sees("Hello", "Hello")
-    context.set_offline(True)
-    expect(chat.page.get_by_role("status").filter(has_text="offline")).to_be_visible()
-    chat.say("From a tunnel")
-    expect(chat.message("From a tunnel")).to_contain_text("Retry")
-    chat.page.evaluate("sessionStorage.length")
-    context.set_offline(False)
-    chat.page.reload()  # what waits survives even that
-    expect(chat.message("From a tunnel")).to_contain_text("Not sent")
-    chat.page.get_by_role("button", name="Retry").click()
-    chat.sees("Hello", "Hello", "From a tunnel", "From a tunnel")
 
 
 def test_markup_stays_text(site: Site, context_of: Contexts, guest: str) -> None:

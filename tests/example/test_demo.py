@@ -20,7 +20,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.sqlite]  # it brings its own database, so once is enough
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("DATABASE_URL", "CELERY_BROKER_URL", "DB", "DJANGO_SETTINGS_MODULE", "TEST_DATABASE")
+OURS = ("DATABASE_URL", "CELERY_BROKER_URL", "DB", "DJANGO_SETTINGS_MODULE", "TEST_DATABASE", "DEMO_RUNNER")
 
 
 class Demo:
@@ -33,7 +33,9 @@ class Demo:
         self.directory = directory
         self.output = directory / "output.txt"
         settings = {"PORT": str(self.port), "DEMO_VAR_DIR": str(directory), "DEMO_THROTTLING": "0"}
-        inherited = {key: value for key, value in os.environ.items() if key not in OURS}
+        inherited = {
+            key: value for key, value in os.environ.items() if key not in OURS and not key.startswith("OPENAI_")
+        }
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "example_project.demo"],
@@ -106,6 +108,28 @@ def test_a_conversation_lasts_and_is_nobody_elses(demo: Demo) -> None:
         assert bob.get("/api/chat/sessions").json()["results"] == []
 
 
+def begin_story(client: httpx.Client) -> str:
+    """Have a story begun, and return its session once some of it has been told."""
+    session = str(open_session(client, agent="storyteller")["id"])
+    with client.stream("GET", f"/api/chat/sessions/{session}/stream", params={"after": 0}) as stream:
+        question = {"content": "A kettle", "delivery": "background"}
+        assert client.post(f"/api/chat/sessions/{session}/messages", json=question).status_code == 202
+        assert any(line == "event: message.delta" for line in stream.iter_lines())
+    return session
+
+
+def test_the_worker_gives_the_answers_and_what_it_says_is_streamed(demo: Demo) -> None:
+    with demo.client_of("alice") as alice:
+        session = begin_story(alice)
+        run = alice.get(f"/api/chat/sessions/{session}/runs").json()["results"][0]
+        assert run["status"] == "running"
+        stopped = alice.post(f"/api/chat/sessions/{session}/runs/{run['id']}/cancel", json={})
+        assert (stopped.status_code, stopped.json()["status"]) == (202, "cancelled")
+        messages = alice.get(f"/api/chat/sessions/{session}/messages").json()["messages"]
+        assert messages[-1]["metadata"] == {"cut_short": "cancelled"}
+    assert "chat_sessions.run[" in (demo.directory / f"worker-{demo.port}.log").read_text()
+
+
 def test_celery_records_the_expiry(demo: Demo) -> None:
     with demo.client_of("alice") as alice:
         session = open_session(alice)["id"]
@@ -151,8 +175,13 @@ def test_it_serves(demo: Demo, path: str) -> None:
 
 def test_the_schedule_and_the_people_are_there_after_a_restart(demo: Demo) -> None:
     """Run last: it stops the demo of this module and starts it again."""
-    assert demo.stop() == 0
+    with demo.client_of("alice") as alice:
+        begin_story(alice)  # which is waited for, but not to its end
+        begun = time.monotonic()
+        assert demo.stop() == 0
+        assert time.monotonic() - begun < 20
     assert demo.said.rstrip().endswith("Stopped.")
+    assert "is killed" not in demo.said
     again = Demo(demo.directory)
     try:
         again.wait("Ctrl-C stops everything")

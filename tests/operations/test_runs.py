@@ -408,8 +408,9 @@ def test_an_answer_that_comes_after_it_was_given_up_is_not_taken(alice, agent):
 
     agent("asked", respond)
     session = make_session(alice, agent="asked")
-    asked = runs.ask(session, QUESTION)
-    assert (asked.reply, asked.run.status) == (None, "failed")
+    with pytest.raises(AgentFailed) as failure:
+        runs.ask(session, QUESTION)
+    assert (failure.value.run.status, failure.value.run.error) == ("failed", "OutOfTime")
     assert texts(session) == ["q", "second", "to second"]
     assert fresh(session).state == {}
 

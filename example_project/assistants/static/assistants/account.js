@@ -1,7 +1,7 @@
 // The person's own corner: theme, shortcuts, the way out.
 
-import { username } from "./api.js";
 import { $, h } from "./dom.js";
+import { username } from "./link.js";
 import { openMenu, tell } from "./menus.js";
 
 const isMac = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform ?? navigator.platform);
@@ -13,7 +13,7 @@ const SHORTCUTS = [
   [["Enter"], "Send"],
   [["Shift", "Enter"], "New line"],
   [["↑"], "Edit your last message, from an empty box"],
-  [["Esc"], "Close what is open, back to the message box"],
+  [["Esc"], "Close what is open, stop the answer, back to the message box"],
 ];
 
 export function initAccount() {

@@ -1,24 +1,21 @@
 // What people can do with a conversation, beyond talking.
 
-import { ApiError, api } from "./api.js";
 import * as composer from "./composer.js";
-import { apply, canWrite, drawBeginning, reread, view } from "./current.js";
+import { apply, canWrite, reread, view } from "./current.js";
 import { $, announce, h, toast } from "./dom.js";
 import { explain } from "./explain.js";
-import { countContact, isAlive } from "./life.js";
+import { isAlive } from "./life.js";
+import { client, sessions, tellTabs } from "./link.js";
 import { ask, openMenu, tell } from "./menus.js";
 import * as outbox from "./outbox.js";
 import * as sidebar from "./sidebar.js";
-import { tellTabs } from "./tab.js";
-import * as talk from "./talk.js";
 import { address, focusComposer, gone, openLatest, openSession, relist } from "./visits.js";
 import { STRATEGY, agentTitle, clockTime, fullTime, isLive, minutes } from "./words.js";
 
 export async function takeOver() {
   const { id } = view;
   try {
-    const answer = await api.resume(id);
-    countContact();
+    const answer = await sessions.resume(id, { max_messages: 1 });
     tellTabs("look", { session: id });
     if (view.id !== id) return;
     apply(answer.session);
@@ -34,7 +31,7 @@ export async function takeOver() {
 export async function continueHere() {
   const mine = view;
   try {
-    const session = await api.open({ continue_from: mine.id });
+    const session = await sessions.open({ continue_from: mine.id });
     tellTabs("sessions");
     if (view !== mine) return;
     await openSession(session.id, { fresh: session, carry: true });
@@ -48,8 +45,7 @@ export async function stay() {
   const { session } = view;
   $("stay").disabled = true;
   try {
-    const renewed = await api.renew(session.id);
-    countContact();
+    const renewed = await sessions.renew(session.id);
     tellTabs("look", { session: session.id });
     composer.hideNotice();
     apply(renewed);
@@ -63,7 +59,7 @@ export async function stay() {
         run: continueHere,
       });
     } else {
-      if (error instanceof ApiError) await reread();
+      if (error.status) await reread();
       if (isAlive()) composer.showNotice(explain(error, "It could not be renewed."));
     }
   } finally {
@@ -81,7 +77,7 @@ export async function endIt() {
   });
   if (!answer) return;
   await act(async () => {
-    const session = await api.end(id, answer.value);
+    const session = await sessions.end(id, answer.value);
     tellTabs("look", { session: id });
     apply(session);
   }, "It could not be ended.");
@@ -97,7 +93,7 @@ async function deleteIt() {
   });
   if (!answer) return;
   await act(async () => {
-    await api.remove(id);
+    await sessions.delete(id);
     tellTabs("look", { session: id });
     sidebar.drop(id);
     outbox.forget(id);
@@ -110,7 +106,7 @@ async function deleteIt() {
 export async function branch(sequence) {
   const { id } = view;
   await act(async () => {
-    const session = await api.fork(id, { at: sequence });
+    const session = await sessions.fork(id, { at: sequence });
     tellTabs("sessions");
     await openSession(session.id, { fresh: session });
     toast("A new branch, with the conversation up to there", "i-branch");
@@ -127,12 +123,9 @@ export async function withdraw(sequence) {
   });
   if (!answer) return;
   await act(async () => {
-    await api.withdraw(id, sequence);
-    countContact();
+    await client.session(id).messages.withdraw(sequence);
     tellTabs("look", { session: id });
-    if (view.id === id) talk.remove(sequence);
     announce("Message withdrawn");
-    drawBeginning();
     await reread();
   }, "It could not be withdrawn.");
 }
@@ -140,8 +133,7 @@ export async function withdraw(sequence) {
 export async function edit(sequence, content) {
   const { id } = view;
   try {
-    const message = await api.edit(id, sequence, content);
-    countContact();
+    const message = await client.session(id).messages.edit(sequence, content);
     tellTabs("look", { session: id });
     void reread();
     return message;
@@ -157,7 +149,7 @@ async function act(what, fallback) {
     await what();
   } catch (error) {
     if (error.status === 404) return gone();
-    if (error instanceof ApiError) void reread();
+    if (error.status) void reread();
     composer.showNotice(error.code === "legal_hold" ? "This conversation is under a legal hold and cannot be deleted." : explain(error, fallback));
   }
 }
@@ -178,7 +170,7 @@ export function rename() {
     if (!isKept || title === session.title || (!session.title && title === before) || view.id !== session.id) return;
     $("title").textContent = title || before;
     await act(async () => {
-      const changed = await api.change(session.id, { title });
+      const changed = await sessions.update(session.id, { title });
       tellTabs("look", { session: session.id });
       apply(changed);
       announce("Renamed");
@@ -198,7 +190,7 @@ export function rename() {
 }
 
 export function exports({ phone = false } = {}) {
-  const item = (label, as, extension) => ({ label, phone, icon: "i-download", href: api.exportAddress(view.id, as), download: `conversation-${view.id.slice(0, 8)}.${extension}` });
+  const item = (label, as, extension) => ({ label, phone, icon: "i-download", href: sessions.exportUrl(view.id, as), download: `conversation-${view.id.slice(0, 8)}.${extension}` });
   return [item("Export as Markdown", "markdown", "md"), item("Export as JSON", "json", "json")];
 }
 

@@ -1,17 +1,20 @@
 // One message: its text, its state, and what can be done with it.
 
 import { $, announce, h, icon, linkify, toast } from "./dom.js";
+import { serverNow } from "./link.js";
 import { agentMark } from "./marks.js";
 import { agentTitle, clockTime, fullTime } from "./words.js";
 
 /** What all messages in view have in common: whose answers they are, whether own ones may be changed, who does it. */
 export const setting = { agent: "", isEditable: false, handlers: {} };
 
-/** Make an empty one: {role, message, entry, trouble, isEditing} and its nodes. */
+/** Make an empty one: {role, item, message, entry, standing, error, isEditing} and its nodes. `item` is the client's,
+ * `message` what is shown of it, `standing` how its run went where it is the last of one. */
 export function build(role) {
-  const bubble = { role, message: null, entry: null, trouble: "", isEditing: false };
+  const bubble = { role, item: null, message: null, entry: null, standing: "", error: "", isEditing: false };
   const speaker = { user: "You", assistant: agentTitle(setting.agent), system: "System", tool: "Tool" }[role] ?? role;
   bubble.body = h("div", { className: "bubble" });
+  bubble.tools = h("div", { className: "tools-used", hidden: true });
   bubble.time = h("time", { className: "msg-time" });
   bubble.state = h("span", { className: "msg-state" });
   bubble.actions = h("div", { className: "msg-actions", role: "group", "aria-label": "Message actions" });
@@ -25,6 +28,7 @@ export function build(role) {
       { className: "msg-main" },
       h("span", { className: "sr-only" }, `${speaker}:`),
       bubble.body,
+      bubble.tools,
       bubble.problem,
       h("div", { className: "msg-foot" }, bubble.time, bubble.state, bubble.actions),
     ),
@@ -32,57 +36,133 @@ export function build(role) {
   return bubble;
 }
 
+/** When it was said; of what is being said, when it was first seen. */
+export function instantOf(bubble) {
+  bubble.begunAt ??= new Date(serverNow()).toISOString();
+  return bubble.message?.created_at ?? bubble.entry?.at ?? bubble.begunAt;
+}
+
 export function draw(bubble) {
   const { message, entry, node } = bubble;
-  if (message) node.dataset.sequence = message.sequence;
+  if (message?.sequence) node.dataset.sequence = message.sequence;
   if (message?.external_id) node.dataset.externalId = message.external_id;
-  node.dataset.state = entry ? entry.state : "stored";
-  const content = message ? message.content : entry.content;
-  if (!bubble.isEditing && bubble.shown !== content) {
-    bubble.shown = content;
-    bubble.body.replaceChildren(...linkify(content), ...files(message?.parts));
-  }
-  const instant = message?.created_at ?? entry.at;
+  node.dataset.state = entry ? entry.state : message.isPartial ? "partial" : message.metadata.cut_short ?? "stored";
+  drawText(bubble);
+  drawTools(bubble, message);
+  const instant = instantOf(bubble);
   bubble.time.dateTime = instant;
   bubble.time.title = fullTime(instant);
   bubble.time.textContent = clockTime(instant);
-  const state = entry ? { queued: "Waiting…", sending: "Sending…", failed: "Not sent" }[entry.state] : message.edited_at ? "Edited" : "";
-  bubble.state.textContent = state;
+  bubble.state.textContent = state(bubble);
   bubble.state.title = message?.edited_at ? fullTime(message.edited_at) : "";
   drawProblem(bubble);
   drawActions(bubble);
 }
 
-function drawProblem({ entry, trouble, problem }) {
-  const isFailed = entry?.state === "failed";
-  problem.hidden = !isFailed && !trouble;
+/** Not each word is read out, but the whole of it once it is there: what is added then is an addition to the log. */
+function drawText(bubble) {
+  const { message, entry, node, body } = bubble;
+  if (bubble.role === "tool") return void (body.hidden = true); // among the tools, below
+  const content = message ? message.content : entry.content;
+  const wasPartial = node.getAttribute("aria-live") === "off";
+  if (message?.isPartial) {
+    node.setAttribute("aria-live", "off");
+    // Only what is new is added, so that a selection in the rest survives.
+    const shown = body.firstChild?.data ?? "";
+    if (body.childNodes.length === 1 && content.startsWith(shown)) body.firstChild.appendData(content.slice(shown.length));
+    else body.replaceChildren(content);
+  } else if (!bubble.isEditing && (wasPartial || bubble.shown !== content)) {
+    node.removeAttribute("aria-live");
+    bubble.shown = content;
+    body.replaceChildren(...linkify(content), ...files(message?.parts));
+  }
+  body.hidden = !body.childNodes.length;
+}
+
+const TOOL_TEXT = 2000; // characters of what a tool was told or said that are shown
+
+/** Which tools were called and what they answered: a line for each that opens. */
+function drawTools(bubble, message) {
+  const parts = (message?.parts ?? []).filter((part) => part?.type === "tool_call" || part?.type === "tool_result");
+  bubble.tools.hidden = !parts.length;
+  if (!parts.length || bubble.partsShown === message.parts) return;
+  bubble.partsShown = message.parts;
+  bubble.tools.replaceChildren(...parts.map((part) => (part.type === "tool_call" ? call(part) : result(part, message.content))));
+}
+
+const call = ({ name, arguments: given }) => tool(`Called ${name}`, JSON.stringify(given ?? {}, null, 2));
+const result = ({ name, is_error: isError }, text) => tool(`${name || "A tool"} ${isError ? "failed" : "answered"}`, text);
+
+function tool(title, text) {
+  const shown = text.length > TOOL_TEXT ? `${text.slice(0, TOOL_TEXT)}…` : text;
+  return h("details", { className: "tool" }, h("summary", {}, icon("i-tool"), h("span", {}, title)), h("pre", {}, shown));
+}
+
+function state({ entry, message, standing }) {
+  if (entry) return { queued: "Waiting…", waiting: "Waiting…", sending: "Sending…", failed: "Not sent" }[entry.state] ?? "";
+  if (message.metadata.cut_short === "cancelled") return "Stopped";
+  if (standing === "cancelled" && message.role === "user") return "Stopped before an answer";
+  return message.edited_at ? "Edited" : "";
+}
+
+const FAILURES = {
+  OutOfTime: "The answer took too long and was broken off.",
+  ProcessLost: "The answer broke off: the process that gave it was lost.",
+  ProcessStopped: "The answer broke off: the server was restarted.",
+};
+
+/** Why an answer failed, in words. */
+export const failure = (error) => FAILURES[error] ?? "The agent could not answer.";
+
+/** What is wrong with it: {text, again}, or null. */
+function trouble({ message, standing, error, role }) {
+  const isBroken = message.metadata.cut_short === "failed";
+  if (standing === "failed") return { text: `${failure(error)}${role === "user" ? " Your message is kept." : ""}`, again: true };
+  if (!isBroken) return null;
+  const isBegunAnew = standing === "running" || standing === "queued";
+  return { text: isBegunAnew ? "The answer broke off. Starting over…" : "The answer broke off." };
+}
+
+function drawProblem(bubble) {
+  const { entry, problem } = bubble;
+  const found = entry ? null : trouble(bubble);
+  problem.hidden = entry?.state !== "failed" && !found;
   if (problem.hidden) return problem.replaceChildren();
-  if (!isFailed) return problem.replaceChildren(icon("i-alert"), h("span", {}, trouble));
+  if (found) {
+    const again = found.again && setting.isEditable ? [link("Try again", setting.handlers.again)] : [];
+    return problem.replaceChildren(icon("i-alert"), h("span", {}, found.text), ...again);
+  }
   const seconds = entry.retryAt ? Math.ceil((entry.retryAt - performance.now()) / 1000) : 0;
-  const retry = h("button", { type: "button", className: "link", onclick: () => setting.handlers.retry(entry) }, "Retry");
+  const retry = link("Retry", () => setting.handlers.retry(entry));
   problem.replaceChildren(
     icon("i-alert"),
     h("span", {}, seconds > 0 ? `${entry.reason} Try again in ${seconds} s.` : entry.reason),
     retry,
-    h("button", { type: "button", className: "link", onclick: () => setting.handlers.discard(entry) }, "Discard"),
+    link("Discard", () => setting.handlers.discard(entry)),
   );
   if (seconds > 0) {
     retry.disabled = true;
-    setTimeout(() => entry.state === "failed" && problem.isConnected && drawProblem({ entry, trouble, problem }), 1000);
+    setTimeout(() => entry.state === "failed" && problem.isConnected && drawProblem(bubble), 1000);
   }
 }
 
+const link = (label, run) => h("button", { type: "button", className: "link", onclick: run }, label);
+
 function drawActions(bubble) {
-  const isOwn = bubble.role === "user";
-  const kind = !bubble.message || bubble.isEditing || bubble.role === "system" ? "none" : isOwn && setting.isEditable ? "own" : "any";
+  const { message, standing } = bubble;
+  const isFinal = message?.sequence && !bubble.isEditing && !["system", "tool"].includes(bubble.role);
+  const isOwn = bubble.role === "user" && setting.isEditable;
+  const isAnswered = ["succeeded", "cancelled"].includes(standing) && setting.isEditable;
+  const kind = isFinal ? `${isOwn ? "own" : "any"} ${isAnswered ? standing : ""}` : "none";
   if (bubble.kind === kind) return;
   bubble.kind = kind;
   const action = (name, label, run) =>
     h("button", { type: "button", className: "icon-button tiny", "aria-label": label, title: label, onclick: run }, icon(name));
   const actions = [];
-  if (kind !== "none") {
-    if (navigator.clipboard) actions.push(action("i-copy", "Copy", () => copy(bubble)));
-    if (kind === "own") {
+  if (isFinal) {
+    if (navigator.clipboard && message.content) actions.push(action("i-copy", "Copy", () => copy(bubble)));
+    if (isAnswered) actions.push(action("i-again", bubble.role === "user" ? "Try again" : "Regenerate", setting.handlers.again));
+    if (isOwn) {
       actions.push(action("i-pencil", "Edit", () => edit(bubble)));
       actions.push(action("i-undo", "Withdraw", () => setting.handlers.withdraw(bubble.message.sequence)));
     }
@@ -150,7 +230,8 @@ export function edit(bubble) {
     if (!content.trim() || content === bubble.message.content) return done();
     save.disabled = true;
     try {
-      bubble.message = await setting.handlers.edit(bubble.message.sequence, content);
+      // The client learns of it in a moment.
+      bubble.message = { ...bubble.item, ...(await setting.handlers.edit(bubble.message.sequence, content)) };
       done();
       announce("Message changed");
     } catch (error) {

@@ -2,28 +2,23 @@
 
 import { initAccount } from "./account.js";
 import { branch, edit, endIt, exports, rename, showActions, stay, withdraw } from "./actions.js";
-import { api } from "./api.js";
 import * as composer from "./composer.js";
 import { apply, drawBeginning, drawHeading, reread, unread, view } from "./current.js";
 import { $, isNarrow } from "./dom.js";
-import { send } from "./following.js";
+import { again, post, send, stop } from "./following.js";
 import { closeDrawer, openDrawer } from "./frame.js";
 import { life } from "./life.js";
+import { isReachable, line, onTabs } from "./link.js";
 import { openMenu } from "./menus.js";
 import * as outbox from "./outbox.js";
 import * as sidebar from "./sidebar.js";
-import { onTabs } from "./tab.js";
 import * as talk from "./talk.js";
-import { comeBack, openSession, relist, route, startNew } from "./visits.js";
+import { comeBack, gone, openSession, relist, route, startNew } from "./visits.js";
 import { isLive } from "./words.js";
 
-life.addEventListener("due", () => void reread());
-life.addEventListener("woke", () => {
-  void reread();
-  void sidebar.refresh();
-  view.follower?.nudge();
-});
 life.addEventListener("changed", ({ detail }) => apply(detail));
+life.addEventListener("refused", ({ detail }) => detail.status === 404 && gone());
+line.addEventListener("reach", () => isReachable() && void sidebar.refresh());
 
 document.addEventListener("visibilitychange", async () => {
   if (document.hidden) return;
@@ -56,6 +51,7 @@ document.addEventListener("keydown", (event) => {
     startNew(null);
   } else if (event.key === "Escape") {
     if ($("shell").classList.contains("has-drawer")) closeDrawer();
+    else if (!$("stop").hidden) void stop();
     else if (!$("composer").hidden) composer.focus();
   }
 });
@@ -77,9 +73,10 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 });
 
 initAccount();
-composer.initComposer({ send, editLast: talk.editLast });
+composer.initComposer({ send, stop, editLast: talk.editLast });
 talk.initTalk({
-  older: (before) => api.messages(view.id, { before, limit: 50 }, view.reading.signal),
+  older: () => view.conversation.loadEarlier(),
+  again,
   edit,
   withdraw,
   branch,
@@ -92,5 +89,6 @@ talk.initTalk({
 });
 sidebar.initSidebar({ open: (id) => void openSession(id), named: (id) => id === view.id && drawHeading() });
 
+outbox.initOutbox({ post });
 relist();
 void route();

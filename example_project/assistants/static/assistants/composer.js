@@ -1,7 +1,7 @@
 // The message box: Enter sends, it grows with its text, and what is not sent yet waits for its conversation.
 
-import { username } from "./api.js";
-import { $, h, icon } from "./dom.js";
+import { $, h, icon, isTouch } from "./dom.js";
+import { username } from "./link.js";
 
 const text = $("text");
 const form = $("composer");
@@ -9,7 +9,7 @@ const form = $("composer");
 let place = null; // whose draft is in the box
 
 /** Wire the box up: `send(text)` returns false to keep the text; `editLast()` is for an arrow up in an empty box. */
-export function initComposer({ send, editLast }) {
+export function initComposer({ send, stop, editLast }) {
   text.addEventListener("input", () => {
     grow();
     keep();
@@ -30,6 +30,7 @@ export function initComposer({ send, editLast }) {
     if (send(content) === false) setText(content);
     if (!form.hidden) text.focus({ preventScroll: true });
   });
+  $("stop").addEventListener("click", stop);
   // A tap beside the text, inside the frame, means the text.
   form.addEventListener("click", (event) => event.target === form && text.focus());
   addEventListener("resize", grow);
@@ -88,6 +89,7 @@ export function giveBack(content, of) {
 
 export const hasText = () => Boolean(text.value.trim());
 export const focus = () => text.focus({ preventScroll: true });
+export const focusUnlessTouch = () => isTouch() || focus();
 
 /** Whether there is a box at all: not where the conversation is over or in other hands. */
 export function setShown(shown) {
@@ -96,6 +98,16 @@ export function setShown(shown) {
   form.hidden = !shown;
   if (shown) grow();
   else if (hadFocus) $("banner").focus(); // not its button: the Enter that is on its way was meant for the text
+}
+
+/** While the agent answers, a button that stops it stands in for the one that sends; Enter still sends, for later. */
+export function setAnswering(isAnswering) {
+  const stop = $("stop");
+  if (stop.hidden === !isAnswering) return;
+  const hadFocus = document.activeElement === stop;
+  stop.hidden = !isAnswering;
+  $("send").hidden = isAnswering;
+  if (hadFocus) focusUnlessTouch();
 }
 
 function grow() {

@@ -1,15 +1,14 @@
 // The conversation in view, and what the server says of it.
 
 import { continueHere, takeOver } from "./actions.js";
-import { api } from "./api.js";
 import { hideBanner, showBanner } from "./banner.js";
 import * as composer from "./composer.js";
 import { $, announce } from "./dom.js";
 import { hideHero, showBeginning } from "./hero.js";
 import { watch } from "./life.js";
+import { sessions, tabName } from "./link.js";
 import { setMark } from "./marks.js";
 import * as sidebar from "./sidebar.js";
-import { tabNameNow } from "./tab.js";
 import * as talk from "./talk.js";
 import { gone } from "./visits.js";
 import { agentOf, agentTitle, isLive, moment, reasonText, titleOf } from "./words.js";
@@ -19,22 +18,23 @@ export let view = { id: null, agent: null, session: null };
 
 /** Make another visit the current one. */
 export function turnTo(next) {
-  view = { ...next, reading: new AbortController(), remoteRuns: new Set() };
+  view = { ...next, reading: new AbortController(), conversation: null };
   return view;
 }
 
 const needsControl = (session) => session.strategy === "per_tab" || session.strategy === "active_tab_wins";
 export const canWrite = (session) => isLive(session.status) && isMine(session);
-export const isMine = (session) => !needsControl(session) || session.client === tabNameNow();
+export const isMine = (session) => !needsControl(session) || session.client === tabName();
 
 /** Take in what the server says of a session. */
 export function apply(session) {
-  if (!session) return;
+  if (!session || session === view.session) return;
   sidebar.upsert(session);
   if (session.id !== view.id) return;
   if (view.session && session.last_sequence < view.session.last_sequence) return; // overtaken by a later answer
   const wasAlive = view.session && isLive(view.session.status);
   view.session = session;
+  view.conversation?.update(session);
   watch(session, isMine(session));
   drawHeading();
   drawState();
@@ -47,7 +47,7 @@ export async function reread() {
   const mine = view;
   if (!mine.id) return;
   try {
-    const session = await api.session(mine.id, mine.reading.signal);
+    const session = await sessions.get(mine.id, { signal: mine.reading.signal });
     if (view === mine) apply(session);
   } catch (error) {
     if (view === mine && error.status === 404) gone();
@@ -59,10 +59,8 @@ function drawState() {
   const isOver = !isLive(session.status);
   const mine = isMine(session);
   talk.setWritable(canWrite(session));
-  if (isOver) {
-    view.follower?.stop(); // nothing more happens in it
-    return showBanner(overBanner(session));
-  }
+  composer.setAnswering(talk.isAnswering() && canWrite(session));
+  if (isOver) return showBanner(overBanner(session));
   if (!mine) return showBanner(conflictBanner(session));
   hideBanner();
 }

@@ -46,13 +46,18 @@ export function arrange(parent, wanted) {
 }
 
 let announcing;
+let told = [];
 
 /** Tell those who listen instead of look. */
 export function announce(text) {
   const region = $("announcer");
   region.textContent = "";
+  told.push(text);
   clearTimeout(announcing);
-  announcing = setTimeout(() => (region.textContent = text), 60);
+  announcing = setTimeout(() => {
+    region.textContent = told.join(" ");
+    told = [];
+  }, 60);
 }
 
 /** A short word in the corner; it needs no answer. */

@@ -1,56 +1,49 @@
-// What is said: here, by way of the outbox, and elsewhere, by way of the log.
+// The conversation in view, as the client follows it, and what is said in it, by way of the outbox.
 
+import { NetworkError } from "../chat_sessions/client.js";
 import * as composer from "./composer.js";
-import { apply, drawBeginning, reread, unread, view } from "./current.js";
+import { apply, canWrite, drawBeginning, reread, unread, view } from "./current.js";
 import { explain } from "./explain.js";
-import { countContact } from "./life.js";
-import { Follower } from "./live.js";
+import { drawLine } from "./frame.js";
+import { client, tellTabs } from "./link.js";
 import * as outbox from "./outbox.js";
-import { tellTabs } from "./tab.js";
 import * as talk from "./talk.js";
-import { begin, gone, startNew } from "./visits.js";
-import { agentTitle, isLive } from "./words.js";
+import { begin, failOpening, gone, startNew } from "./visits.js";
+import { agentTitle, agents } from "./words.js";
 
-export function follow(id, after) {
+const PAGE = 50;
+
+/** Follow the conversation in view; `arrived()` is called once it has been read. */
+export function follow(arrived) {
   const mine = view;
-  if (!isLive(view.session.status)) return;
-  view.follower = new Follower(id, after, {
-    onEvents: (events) => view === mine && onEvents(events),
-    onGone: (error) => view === mine && error.status === 404 && gone(),
-  });
+  mine.conversation = client.session(mine.id).follow({ pageSize: PAGE, signal: mine.reading.signal });
+  mine.conversation.subscribe(() => view === mine && show(mine.conversation.getSnapshot(), arrived));
 }
 
-async function onEvents(events) {
+function show(snapshot, arrived) {
+  drawLine();
+  if (snapshot.error?.status === 404) return gone();
   const mine = view;
-  const messages = [];
-  for (const { type, data } of events) {
-    if (type === "message") messages.push(data);
-    else if (type === "message.edited" && talk.has(data?.sequence)) messages.push(data);
-    else if (type === "message.deleted") {
-      flush(messages);
-      talk.remove(data.sequence);
-    } else if (type.startsWith("run.") && data?.run !== undefined) {
-      if (type === "run.started") mine.remoteRuns.add(data.run);
-      else mine.remoteRuns.delete(data.run);
-    }
-  }
-  flush(messages);
-  drawTyping();
+  if (!snapshot.isLoaded) return wait(snapshot);
+  const isArrival = !mine.hasArrived;
+  mine.hasArrived = true;
+  if (isArrival) mine.agent = snapshot.session.agent;
+  const fresh = talk.show(snapshot, { agent: mine.agent, isFirst: isArrival });
+  if (isArrival) talk.setPending(outbox.pendingOf(mine.id)); // they may have lost their places
+  if (fresh && document.hidden) unread();
+  outbox.settle(mine.id, snapshot.messages);
+  outbox.setBusy(mine.id, snapshot.isAnswering);
+  apply(snapshot.session);
+  composer.setAnswering(snapshot.isAnswering && canWrite(mine.session));
   drawBeginning();
-  if (mine.session.last_sequence < events.at(-1).sequence || events.some(({ type }) => type.startsWith("session."))) await reread();
+  if (isArrival) arrived();
 }
 
-function flush(messages) {
-  if (!messages.length) return;
-  const isNews = messages.some(({ sequence, role }) => role !== "user" && !talk.has(sequence));
-  outbox.settle(view.id, messages);
-  talk.upsert(messages);
-  if (isNews && document.hidden) unread();
-  messages.length = 0;
-}
-
-export function drawTyping() {
-  talk.setTyping(Boolean(view.id) && (outbox.isSending(view.id) || view.remoteRuns.size > 0) && Boolean(view.agent));
+/** It has not been read yet: where there is no connection, say so; the client goes on trying. */
+function wait({ error, connection }) {
+  if (view.isStuck || (!error && connection !== "offline")) return;
+  view.isStuck = true;
+  failOpening(error ?? new NetworkError());
 }
 
 // ---------------------------------------------------------------------------------------------------------- sending
@@ -61,33 +54,57 @@ export function send(text) {
   drawBeginning();
 }
 
+/** Store a question; its answer comes with the conversation, whichever connection that has by then. */
+export function post(session, draft) {
+  const isHere = session === view.id && view.conversation;
+  const delivery = !isHere || isAnswered(view.agent) ? "background" : "store";
+  return isHere ? view.conversation.post({ ...draft, delivery }) : client.session(session).messages.post({ ...draft, delivery });
+}
+
+const isAnswered = (agent) => agents.some(({ name }) => name === agent);
+
+/** Stop the answer that is being given; what was said of it stays. */
+export async function stop() {
+  const mine = view;
+  if (!talk.isAnswering() || mine.isStopping) return;
+  mine.isStopping = true;
+  try {
+    await mine.conversation.cancel();
+  } catch (error) {
+    if (view === mine) composer.showNotice(explain(error, "It could not be stopped."));
+  } finally {
+    mine.isStopping = false;
+  }
+}
+
+/** Have the question of the latest answer answered again; what was said to it before goes. */
+export async function again() {
+  const mine = view;
+  const { run } = mine.conversation.getSnapshot();
+  composer.hideNotice();
+  try {
+    await mine.conversation.again(run?.input_sequence);
+    composer.focusUnlessTouch();
+  } catch (error) {
+    if (view !== mine) return;
+    if (["session_expired", "session_ended", "client_conflict"].includes(error.code)) return void reread();
+    const isAway = error.code === "agent_unavailable";
+    composer.showNotice(isAway ? `${agentTitle(mine.agent)} is not available right now.` : explain(error, "It could not be asked again."));
+  }
+}
+
 outbox.outbox.addEventListener("change", ({ detail: { session } }) => {
-  if (session !== view.id) return;
-  talk.setPending(outbox.pendingOf(session));
-  drawTyping();
+  if (session === view.id) talk.setPending(outbox.pendingOf(session));
 });
 
 outbox.outbox.addEventListener("stored", ({ detail: { session, answer } }) => {
   tellTabs("look", { session });
-  if (session === view.id) {
-    countContact();
-    if (document.hidden && answer.reply && !talk.has(answer.reply.sequence)) unread();
-    talk.upsert([answer.message, answer.reply].filter(Boolean));
-  }
-  if (answer.session) apply(answer.session);
+  apply(answer.session);
 });
 
 outbox.outbox.addEventListener("refused", ({ detail: { session, entry, error } }) => {
-  const isHere = session === view.id;
-  if (error.code === "agent_failed") {
-    if (!isHere) return;
-    countContact();
-    if (error.body.message) talk.upsert([error.body.message]);
-    talk.setTrouble(error.body.message?.sequence, "The agent could not answer. Your message is kept.");
-    return void reread();
-  }
   composer.giveBack(entry.content, session);
-  if (!isHere) return;
+  if (session !== view.id) return;
   drawBeginning();
   if (error.status === 404) return gone();
   if (["session_expired", "session_ended", "client_conflict"].includes(error.code)) return void reread();

@@ -1,8 +1,8 @@
 // The frame around the talk: the drawer of the phone, and the line that says offline or logged out.
 
-import { wire } from "./api.js";
 import { $, h, icon } from "./dom.js";
 import { view } from "./current.js";
+import { isReachable, line } from "./link.js";
 
 export function openDrawer() {
   $("shell").classList.add("has-drawer");
@@ -21,30 +21,41 @@ export function closeDrawer() {
 }
 
 /** A line over the talk about the page as a whole: offline, logged out. */
-export function strip(content) {
+function strip(content) {
   const node = $("strip");
-  if (node.dataset.lasting && !content) return;
+  if (node.dataset.lasting || node.hidden === !content) return;
   node.hidden = !content;
   node.replaceChildren(...(content ?? []));
 }
 
-function showOffline() {
-  strip([icon("i-alert"), h("span", {}, navigator.onLine ? "The server cannot be reached. Trying again…" : "You are offline. New messages appear when you are back.")]);
+const BLIP = 600; // milliseconds without a connection that nobody needs to know of
+let blip = 0;
+
+/** Say so while there is no connection; the page looks for one by itself. */
+export function drawLine() {
+  if (!navigator.onLine) return sayLost();
+  if (!isReachable() || view.conversation?.getSnapshot().connection === "offline") {
+    blip ||= setTimeout(sayLost, BLIP);
+    return;
+  }
+  clearTimeout(blip);
+  blip = 0;
+  strip(null);
 }
 
-wire.addEventListener("reach", ({ detail: isReached }) => {
-  if (!isReached) return showOffline();
-  strip(null);
-  view.follower?.nudge();
-});
-addEventListener("offline", showOffline);
-addEventListener("online", () => {
-  strip(null);
-  view.follower?.nudge();
-});
+function sayLost() {
+  const hope = view.id ? " What you send meanwhile goes out afterwards." : "";
+  strip([h("span", { className: "spinner", "aria-hidden": "true" }), h("span", {}, `No connection. Reconnecting…${hope}`)]);
+}
 
-wire.addEventListener("session-over", () => {
+line.addEventListener("reach", drawLine);
+addEventListener("offline", drawLine);
+addEventListener("online", drawLine);
+
+line.addEventListener("session-over", () => {
+  if ($("strip").dataset.lasting) return;
   const login = `${$("shell").dataset.login}?next=${encodeURIComponent(location.pathname + location.search)}`;
+  $("strip").hidden = true;
   strip([icon("i-alert"), h("span", {}, "You have been logged out."), h("a", { href: login, className: "link" }, "Log in again")]);
   $("strip").dataset.lasting = "true";
 });

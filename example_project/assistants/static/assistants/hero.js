@@ -1,7 +1,7 @@
 // What is there when no conversation is: a greeting and the choice of whom to talk to; or why there is none.
 
-import { username } from "./api.js";
 import { $, h } from "./dom.js";
+import { username } from "./link.js";
 import { agentMark } from "./marks.js";
 import { STRATEGY, SUGGESTIONS, agentOf, agentTitle, agents } from "./words.js";
 

@@ -1,103 +1,68 @@
-// How long the conversation in view has left, and the page's part in keeping it alive.
-//
-// The deadline comes from `time_remaining_seconds` on a monotonic clock: the client's wall clock may be wrong. When it
-// is reached, the server is asked; it decides.
+// How long the conversation in view has left, as the client counts it, and how it is shown.
 
-import { api } from "./api.js";
 import { $, announce } from "./dom.js";
+import { client } from "./link.js";
 import { STATUS, countdown, fullTime, isLive, length } from "./words.js";
 
-const SHORTEST = 10_000; // between two heartbeats
-const LONGEST = 60_000;
-const LAST_CALL = 30; // seconds of countdown that there are even where no threshold warns (a timeout of one minute)
-const DRIFT = 5_000; // a gap between the clocks that says: the machine slept
+const LAST_CALL = 30; // seconds that count as near the end even where no threshold warns
 
-/** "due": the deadline is reached. "woke": the page slept and knows nothing. "changed" (detail: session). */
+/** "changed" (detail: session) with news of it; "refused" (detail: error) where it could not be kept alive. */
 export const life = new EventTarget();
 
+let alive = null;
 let session = null;
-let deadline = Infinity;
 let isMine = false;
-let lastInteraction = 0; // of the person with this page
-let lastContact = 0; // that the server counted as activity
-let saidNear = false;
-let dueAt = -Infinity;
-let lastWall = Date.now();
-let lastTick = performance.now();
-
-for (const type of ["keydown", "pointerdown", "wheel", "touchmove"]) {
-  addEventListener(type, () => (lastInteraction = performance.now()), { passive: true, capture: true });
-}
-setInterval(tick, 1000);
+let tick = null;
 
 /** Watch a session as it is now; null stops. `mine`: whether this tab may keep it alive. */
 export function watch(now, mine = false) {
-  if (session?.id !== now?.id) {
-    saidNear = false;
-    dueAt = -Infinity;
-    lastContact = lastInteraction = performance.now();
-  }
-  session = now;
-  isMine = mine;
-  deadline = now && isLive(now.status) ? performance.now() + now.time_remaining_seconds * 1000 : Infinity;
+  const isOther = session?.id !== now?.id;
+  [session, isMine] = [now, mine];
+  if (isOther) {
+    alive?.close();
+    tick = null;
+    alive = now && begin(now);
+  } else alive?.update(now);
   draw();
 }
 
-/** Something was sent that the server counts as activity. */
-export const countContact = () => (lastContact = performance.now());
+function begin(now) {
+  const counting = client.session(now.id).keepAlive({ session: now });
+  const tell = (type, detail) => counting === alive && life.dispatchEvent(new CustomEvent(type, { detail }));
+  counting.on("tick", (told) => {
+    if (counting !== alive) return;
+    tick = told;
+    draw();
+  });
+  counting.on("near", ({ remaining }) => announce(`This conversation expires in ${length(remaining)}.`));
+  counting.on("session", (changed) => tell("changed", changed));
+  counting.on("error", (error) => tell("refused", error));
+  return counting;
+}
 
-export const secondsLeft = () => (deadline - performance.now()) / 1000;
+export function secondsLeft() {
+  if (!alive) return 0;
+  return alive.session ? alive.remaining : session.time_remaining_seconds; // it has not counted yet
+}
 
 /** Whether the session is live, as far as the page can tell. */
 export const isAlive = () => Boolean(session) && isLive(session.status) && secondsLeft() > 0;
 
-function tick() {
-  const [wall, now] = [Date.now(), performance.now()];
-  const slept = Math.abs(wall - lastWall - (now - lastTick)) > DRIFT;
-  [lastWall, lastTick] = [wall, now];
-  if (slept) life.dispatchEvent(new Event("woke"));
-  if (!session || document.hidden) return;
-  draw();
-  if (isLive(session.status) && secondsLeft() <= 0 && now - dueAt > 2000) {
-    dueAt = now;
-    life.dispatchEvent(new Event("due"));
-  }
-  void beat(now);
-}
-
-/** While somebody is there, say so now and then; a page that nobody touches lets its conversation expire. */
-async function beat(now) {
-  const every = Math.min(LONGEST, Math.max(SHORTEST, session.timeout.timeout_minutes * 15_000));
-  if (!isAlive() || !isMine || lastInteraction <= lastContact || now - lastContact < every) return;
-  const { id } = session;
-  countContact();
-  try {
-    const answer = await api.heartbeat(id);
-    life.dispatchEvent(new CustomEvent("changed", { detail: answer }));
-  } catch (error) {
-    if (error.status) life.dispatchEvent(new Event("due")); // refused: it is over, or in other hands
-  }
-}
-
 function draw() {
   const chip = $("chip");
+  const isNear = Boolean(tick?.isNear) && isAlive();
   chip.hidden = !session;
-  const left = secondsLeft();
-  const warning = session ? Math.max(session.timeout.warning_threshold_minutes * 60, LAST_CALL) : 0;
-  const isNear = isAlive() && left <= warning;
   $("stay-bar").hidden = !isNear || !isMine;
   if (!session) return;
-  const status = isLive(session.status) && left <= 0 ? "expired" : session.status;
+  const status = tick && isLive(session.status) && tick.remaining <= 0 ? "expired" : session.status;
   chip.dataset.status = isNear ? "near" : status;
   set($("chip-text"), isNear ? "Expires in" : STATUS[status] ?? status);
-  set($("chip-time"), isNear ? countdown(left) : "");
+  set($("chip-time"), isNear ? countdown(tick.remaining) : "");
   chip.title = isLive(status) ? `Expires ${fullTime(session.expires_at)} if nothing happens` : "";
-  if (isNear) {
-    set($("stay-time"), countdown(left));
-    $("ring").style.strokeDashoffset = String(100 - Math.max(0, Math.min(100, (left / warning) * 100)));
-    if (!saidNear) announce(`This conversation expires in ${length(left)}.`);
-  }
-  saidNear = isNear;
+  if (!isNear) return;
+  const warning = Math.max(session.timeout.warning_threshold_minutes * 60, LAST_CALL);
+  set($("stay-time"), countdown(tick.remaining));
+  $("ring").style.strokeDashoffset = String(100 - Math.max(0, Math.min(100, (tick.remaining / warning) * 100)));
 }
 
 const set = (node, text) => node.textContent === text || (node.textContent = text);

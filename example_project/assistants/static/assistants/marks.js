@@ -2,7 +2,7 @@
 
 import { $, h, icon } from "./dom.js";
 
-const HUES = { tasks: 1, echo: 2, slow_echo: 3, companion: 4, notebook: 5, kiosk: 6, vault: 7, broken: 8, unavailable: 0 };
+const HUES = { tasks: 1, echo: 2, slow_echo: 3, companion: 4, notebook: 5, kiosk: 6, vault: 7, broken: 8, storyteller: 5, unavailable: 0 };
 
 export function agentMark(name) {
   const hue = HUES[name] ?? [...name].reduce((sum, letter) => sum + letter.charCodeAt(0), 0) % 8;

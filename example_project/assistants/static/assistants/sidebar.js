@@ -1,7 +1,7 @@
 // The conversations at the side: grouped by day, searched by the server, loaded page by page.
 
-import { api } from "./api.js";
 import { $, announce, arrange, h } from "./dom.js";
+import { client, sessions } from "./link.js";
 import { STATUS, agentTitle, ago, firstWords, fullTime, isLive, period } from "./words.js";
 import { agentMark } from "./marks.js";
 
@@ -82,7 +82,7 @@ async function read() {
   const text = query;
   let page;
   try {
-    page = await api.sessions({ limit: PAGE, search: text }, signal);
+    page = await sessions.list({ limit: PAGE, search: text }, { signal });
   } catch (error) {
     if (error.name === "AbortError") return latest; // whoever asked first gets the newer answer
     note(rows.size ? "" : "The list could not be loaded.");
@@ -107,7 +107,7 @@ async function loadMore() {
   const button = $("more");
   button.disabled = true;
   try {
-    const page = await api.sessions({ limit: PAGE, search: query, cursor: next });
+    const page = await sessions.list({ limit: PAGE, search: query, cursor: next });
     next = page.next;
     const first = page.results.find(({ id }) => !rows.has(id));
     page.results.forEach(put);
@@ -238,7 +238,7 @@ async function fetchOpenings() {
   while (wanted.length) {
     const id = wanted[0];
     try {
-      const page = await api.messages(id, { after: 0, limit: 1 });
+      const page = await client.session(id).messages.list({ after: 0, limit: 1 });
       if (page.messages[0]) opening.set(id, firstWords(page.messages[0].content));
       if (rows.has(id)) draw(rows.get(id));
       onNamed(id);

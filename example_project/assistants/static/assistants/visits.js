@@ -1,18 +1,17 @@
 // From one conversation to the next: by address, from the list, or to a new one.
 
-import { ApiError, api, wire } from "./api.js";
 import { hideBanner } from "./banner.js";
 import * as composer from "./composer.js";
-import { apply, drawBeginning, drawHeading, isMine, reread, turnTo, unread, view } from "./current.js";
+import { apply, drawHeading, isMine, reread, turnTo, unread, view } from "./current.js";
 import { $, isTouch } from "./dom.js";
 import { explain } from "./explain.js";
-import { drawTyping, follow } from "./following.js";
-import { closeDrawer, strip } from "./frame.js";
+import { follow } from "./following.js";
+import { closeDrawer, drawLine } from "./frame.js";
 import { hideHero, showChoice, showDeadEnd } from "./hero.js";
-import { countContact, isAlive, secondsLeft, watch } from "./life.js";
+import { isAlive, secondsLeft, watch } from "./life.js";
+import { isReachable, line, randomName, sessions, tabNamed, tellTabs } from "./link.js";
 import * as outbox from "./outbox.js";
 import * as sidebar from "./sidebar.js";
-import { randomName, tabName, tellTabs } from "./tab.js";
 import * as talk from "./talk.js";
 import { agentTitle, agents, firstWords, length } from "./words.js";
 
@@ -36,13 +35,16 @@ export function route() {
 }
 
 export async function openLatest() {
-  const sessions = await listed;
-  if (sessions === null) {
+  const known = await listed;
+  if (known === null) {
     leave({ id: null, agent: null, session: null });
+    view.isStranded = true;
     return deadEnd("Not reachable", "The conversations could not be loaded.", retryRoute);
   }
-  return sessions[0] ? openSession(sessions[0].id, { history: "replace" }) : startNew(null, { history: "replace" });
+  return known[0] ? openSession(known[0].id, { history: "replace" }) : startNew(null, { history: "replace" });
 }
+
+line.addEventListener("reach", () => isReachable() && view.isStranded && retryRoute.run());
 
 const retryRoute = {
   label: "Try again",
@@ -54,15 +56,16 @@ const retryRoute = {
 
 /** Turn away from what is in view. */
 function leave(next, { carry = false } = {}) {
-  view.follower?.stop();
   view.reading?.abort();
+  if (view.id) outbox.leave(view.id);
   turnTo(next);
   unread(0);
   hideHero();
   hideBanner();
-  strip(null);
+  drawLine();
   talk.clear(next.agent ?? next.session?.agent ?? "");
   watch(null);
+  composer.setAnswering(false);
   sidebar.select(next.id);
   closeDrawer();
   const name = next.session?.agent ?? next.agent;
@@ -136,7 +139,7 @@ export async function begin(text) {
   try {
     // Its name makes opening again, after an answer that was lost, find the same one.
     const title = text === null ? {} : { title: firstWords(text) };
-    const session = await api.open({ agent: mine.agent, external_id: mine.openingName, ...title });
+    const session = await sessions.open({ agent: mine.agent, external_id: mine.openingName, ...title });
     if (text !== null) outbox.post(session.id, text);
     sidebar.upsert(session);
     tellTabs("sessions");
@@ -164,41 +167,21 @@ export async function openSession(id, { history = "push", fresh = null, carry = 
   go(history, { session: id });
   drawHeading();
   talk.setPending(outbox.pendingOf(id));
-  drawTyping();
   $("log").classList.toggle("is-loading", !fresh);
-  try {
-    const { signal } = mine.reading;
-    await tabName();
-    const isNew = fresh && !fresh.message_count;
-    const [session, page] = isNew
-      ? [fresh, { messages: [], has_more: false, cursors: {} }]
-      : await Promise.all([api.session(id, signal), api.messages(id, { limit: 50 }, signal)]);
-    if (view !== mine) return;
+  await tabNamed;
+  if (view !== mine) return;
+  follow(() => {
     $("log").classList.remove("is-loading");
-    mine.agent = session.agent;
-    if (!known) talk.clear(session.agent);
-    outbox.settle(id, page.messages);
-    talk.showLatest(page.messages, page.has_more);
-    talk.setPending(outbox.pendingOf(id));
-    $("text").placeholder = `Message ${agentTitle(session.agent)}`;
-    apply(session);
-    drawBeginning();
-    drawTyping();
-    // Read at the same time as the messages, the session may be ahead of them: what lies between comes again.
-    follow(id, Math.min(session.last_sequence, page.cursors.after ?? (isNew ? session.last_sequence : 0)));
+    $("text").placeholder = `Message ${agentTitle(mine.agent)}`;
     if (focus) focusComposer();
     if (!fresh) void comeBack();
-  } catch (error) {
-    if (view !== mine || error.name === "AbortError") return;
-    $("log").classList.remove("is-loading");
-    failOpening(error);
-  }
+  });
 }
 
-function failOpening(error) {
-  if (error.status === 404) return gone();
+/** It could not even be read. */
+export function failOpening(error) {
+  $("log").classList.remove("is-loading");
   deadEnd("Not reachable", explain(error, "The conversation could not be loaded."), retryRoute);
-  wire.addEventListener("reach", ({ detail }) => detail && !view.session && void route(), { once: true });
 }
 
 export function gone() {
@@ -229,14 +212,13 @@ export async function comeBack() {
   const silence = (Date.parse(session.expires_at) - secondsLeft() * 1000 - Date.parse(session.last_activity_at)) / 1000;
   if (Math.max(idle, silence) < AWAY) return;
   try {
-    countContact();
-    const answer = await api.resume(session.id);
+    const answer = await sessions.resume(session.id, { max_messages: 1 });
     if (view !== mine) return;
     if (answer.session.status === "resumed" && answer.session.last_sequence > session.last_sequence && !talk.isEmpty()) {
       talk.addDivider(`Welcome back after ${length(answer.idle_seconds)}`);
     }
     apply(answer.session);
   } catch (error) {
-    if (error instanceof ApiError) void reread();
+    if (error.status) void reread();
   }
 }

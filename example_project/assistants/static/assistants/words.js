@@ -1,7 +1,7 @@
 // How the page says things: times, statuses, agents.
 
 import { readJSON } from "./dom.js";
-import { serverNow } from "./api.js";
+import { serverNow } from "./link.js";
 
 const LOCALE = document.documentElement.lang || undefined;
 const CLOCK = new Intl.DateTimeFormat(LOCALE, { hour: "numeric", minute: "2-digit" });
@@ -86,7 +86,7 @@ const REASONS = {
 };
 export const reasonText = (reason) => REASONS[reason] ?? (reason ? `Reason: “${reason}”.` : "");
 
-const ORDER = ["tasks", "echo", "slow_echo", "companion", "notebook", "kiosk", "vault", "broken", "unavailable"];
+const ORDER = ["tasks", "echo", "slow_echo", "storyteller", "companion", "notebook", "kiosk", "vault", "broken", "unavailable"];
 const place = ({ name }) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
 
 export const agents = (readJSON("agents") ?? []).sort((a, b) => place(a) - place(b));
@@ -108,6 +108,7 @@ export const STRATEGY = {
 
 export const SUGGESTIONS = {
   tasks: ["Create a task: Review Q4 budget", "Mark it complete", "Show my tasks"],
+  storyteller: ["A lighthouse that was afraid of the dark", "Two clocks that never agreed"],
   echo: ["Is anybody there?", "Say it back to me"],
   slow_echo: ["Take your time and say this back to me, one word after the other"],
   companion: ["Good to see you again"],
