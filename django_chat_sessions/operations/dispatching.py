@@ -16,6 +16,7 @@ from .. import conf, dialects
 from ..choices import RunStatus
 from ..models import ChatSession, Run
 from . import writing
+from .patience import hang_up
 from .runner import RUNNER, Execution, process_name
 
 logger = logging.getLogger("django_chat_sessions")
@@ -77,4 +78,6 @@ def execute(public_id: str, *, using: str, worker: str) -> None:
         return
     execution = Execution(run, worker)
     RUNNER.submit(execution)
+    # The answer has connections of its own.
+    hang_up(using)
     execution.outcome.result()

@@ -22,7 +22,7 @@ from django.db import connections, transaction
 from .. import conf, dialects
 from ..choices import RunStatus
 from ..models import Run
-from .listening import Lost, Stopped, _raise_in
+from .listening import Lost
 from .performing import INTERRUPT_SECONDS, Execution, Outcome, perform, process_name
 
 __all__ = ["INTERRUPT_SECONDS", "RUNNER", "Execution", "Outcome", "Runner", "perform", "process_name"]
@@ -240,11 +240,6 @@ def _beat(using: str, executions: list[Execution]) -> None:
             keys = list(mine.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True))
             mine = Run.objects.using(using).filter(pk__in=keys)
         mine.update(heartbeat_at=dialects.now(using))
-
-
-def _interrupt(thread: int) -> None:
-    """Interrupt whatever a thread does; ``Reach`` is safer."""
-    _raise_in(thread, Stopped)
 
 
 RUNNER = Runner()
