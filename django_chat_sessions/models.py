@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.core.validators import MaxLengthValidator
-from django.db import models
+from django.db import connections, models
 from django.db.models import F, Q
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
@@ -27,7 +27,12 @@ REASON_LENGTH = 200
 
 
 def unless_held(collector: Any, field: Any, sub_objs: Any, using: str) -> None:
-    """Delete the rows below, but leave those under legal hold, without what they pointed at (``on_delete``)."""
+    """Delete the rows below, but leave those under legal hold, without what they pointed at (``on_delete``).
+
+    Sessions are locked before anything of theirs goes, as by everybody: an answer may be being written in one.
+    """
+    if connections[using].in_atomic_block and connections[using].features.has_select_for_update:
+        list(sub_objs.select_for_update(of=("self",)).order_by("pk").values_list("pk"))
     held = sub_objs.filter(is_held=True)
     models.SET_NULL(collector, field, held, using)
     models.CASCADE(collector, field, sub_objs.filter(is_held=False), using)

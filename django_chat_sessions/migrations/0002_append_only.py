@@ -52,6 +52,28 @@ PROTECT = (
     """,
 )
 
+# What is written between the moment that Django looks for what goes with a session, or a run, and the moment that it
+# goes, a chunk of an answer for example, goes with it all the same.
+CASCADE = (
+    """
+    DO $$
+    DECLARE found record;
+    BEGIN
+        FOR found IN
+            SELECT conrelid::regclass AS child, conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint
+            WHERE contype = 'f' AND confdeltype = 'a'
+                AND conrelid IN ('chat_sessions_run'::regclass, 'chat_sessions_runchunk'::regclass,
+                                 'chat_sessions_sessionevent'::regclass)
+                AND confrelid IN ('chat_sessions_chatsession'::regclass, 'chat_sessions_run'::regclass)
+        LOOP
+            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', found.child, found.conname);
+            EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I %s', found.child, found.conname,
+                           replace(found.definition, ' DEFERRABLE', ' ON DELETE CASCADE DEFERRABLE'));
+        END LOOP;
+    END $$
+    """,
+)
+
 RELEASE = (
     "DROP TRIGGER chat_sessions_no_delete_held ON chat_sessions_chatsession",
     "DROP TRIGGER chat_sessions_no_delete ON chat_sessions_sessionevent",
@@ -76,4 +98,7 @@ class Migration(migrations.Migration):
 
     dependencies = [("chat_sessions", "0001_initial")]
 
-    operations = [migrations.RunPython(_only_on_postgresql(PROTECT), _only_on_postgresql(RELEASE))]
+    operations = [
+        migrations.RunPython(_only_on_postgresql(PROTECT), _only_on_postgresql(RELEASE)),
+        migrations.RunPython(_only_on_postgresql(CASCADE), migrations.RunPython.noop),
+    ]

@@ -324,3 +324,25 @@ def test_who_has_an_id_that_was_taken_away_reads_nothing_by_it(alice: Any) -> No
     assert chunks.frames(old, chunks.Cursor(0)) == []
     assert chunks.frames(fresh(session), chunks.Cursor(0))[-1].type == "message"
     assert messages.find(session, fresh(session).last_sequence).content == "secret"
+
+
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_a_user_is_deleted_while_their_agent_speaks(agent: Any, django_user_model: Any, is_atomic: bool) -> None:
+    def endless(turn: Turn) -> Iterator[str]:
+        while not turn.is_cancelled:
+            yield "word "
+            time.sleep(0.01)
+
+    name = agent(endless, time_limit_seconds=30)
+    for number in range(6):
+        user = django_user_model.objects.create_user(f"leaving-{number}")
+        for _ in range(2):
+            runs.start(make_session(user, agent=name), QUESTION)
+        assert until(lambda: Run.objects.filter(first_token_at__isnull=False).count() == 2)
+        if is_atomic:
+            with transaction.atomic():
+                user.delete()
+        else:
+            user.delete()
+        assert not ChatSession.objects.exists()
+        assert RUNNER.wait(10)
