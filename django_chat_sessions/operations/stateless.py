@@ -80,12 +80,12 @@ def ask(
         AgentNotFound: no such agent.
         InvalidRequest: the agent does not answer, the message is no user's, or the transcript is of another agent.
         MessageTooLong, MetadataTooLarge, MessageLimitReached: too much of something.
-        AgentUnavailable: it cannot answer now.
+        AgentUnavailable: it cannot answer now, or this process hears as many as ``RUN_CONCURRENCY`` already.
         AgentFailed: it raised, or its time is over.
     """
     hearing = _hearing(message, agent=agent, transcript=transcript, context=context)
     if connections[router.db_for_write(ChatSession)].in_atomic_block:
-        hearing.work()
+        hearing.work(is_inline=True)
     else:
         hearing.start()
     return _answered(owner, hearing, hearing.wait(), transcript)
@@ -186,6 +186,11 @@ def _begun() -> Future[BaseException | None]:
     return future
 
 
+#: The agents that this process hears in threads of their own.
+_HEARD: set[_Hearing] = set()
+_LOCK = threading.Lock()
+
+
 @dataclass(slots=True, eq=False)
 class _Hearing:
     """An agent that is heard.
@@ -208,7 +213,15 @@ class _Hearing:
     _reach: Reach = field(default_factory=Reach)
 
     def start(self) -> None:
-        """Begin, in a thread of its own, whose database connections end with it."""
+        """Begin, in a thread of its own, whose database connections end with it.
+
+        Raises:
+            AgentUnavailable: there are too many already, perhaps of agents that do not stop.
+        """
+        with _LOCK:
+            if len(_HEARD) >= conf.get().RUN_CONCURRENCY:
+                raise AgentUnavailable
+            _HEARD.add(self)
         threading.Thread(target=self._work_alone, name="chat-query", daemon=True).start()
 
     def _work_alone(self) -> None:
@@ -216,13 +229,15 @@ class _Hearing:
             with suppress(BaseException):
                 self.work()
         finally:
+            with _LOCK:
+                _HEARD.discard(self)
             connections.close_all()
 
-    def work(self) -> None:
-        """Hear the agent out, in this thread."""
+    def work(self, *, is_inline: bool = False) -> None:
+        """Hear the agent out, in this thread; within a transaction of the caller's, all of it."""
         error: BaseException | None = None
         try:
-            self._hear()
+            self._hear(is_inline=is_inline)
         except Exception as raised:  # noqa: BLE001 - whatever an agent raises ends its answer
             error = raised
         except BaseException as raised:
@@ -231,8 +246,17 @@ class _Hearing:
         finally:
             self._error.set_result(error)
 
-    def _hear(self) -> None:
+    def _hear(self, *, is_inline: bool) -> None:
         before = deepcopy(self.turn.state)
+        if is_inline:
+            listening.hear_out(self.agent, self.turn, lambda piece: self._take(self.speech.hear(piece)))
+        else:
+            self._hear_pieces()
+        self._take(self.speech.close())
+        self.state = patches.merge(before, patches.difference(before, self.turn.state))
+        limits.check_json("state", self.state, conf.get().MAX_STATE_BYTES)
+
+    def _hear_pieces(self) -> None:
         until = monotonic() + self.agent.time_limit_seconds
         pieces = listening.pieces(self.agent, self.turn, self._on_stop, self._reach)
         try:
@@ -244,9 +268,6 @@ class _Hearing:
             close = getattr(pieces, "close", None)
             if close is not None:
                 close()
-        self._take(self.speech.close())
-        self.state = patches.merge(before, patches.difference(before, self.turn.state))
-        limits.check_json("state", self.state, conf.get().MAX_STATE_BYTES)
 
     def _take(self, wholes: Iterator[Whole] | Iterator[Message]) -> None:
         for whole in wholes:

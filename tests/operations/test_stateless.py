@@ -14,7 +14,18 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 
-from django_chat_sessions.agents import Message, Price, RequestContext, StateChange, ToolCall, ToolResult, Turn, Usage
+from django_chat_sessions import agents
+from django_chat_sessions.agents import (
+    Agent,
+    Message,
+    Price,
+    RequestContext,
+    StateChange,
+    ToolCall,
+    ToolResult,
+    Turn,
+    Usage,
+)
 from django_chat_sessions.exceptions import (
     AgentFailed,
     AgentNotFound,
@@ -368,3 +379,27 @@ def test_async_twin_answers_as_well(alice: Any) -> None:
     assert said(answered) == [("user", "hello"), ("assistant", "hello")]
     with pytest.raises(AgentFailed):
         async_to_sync(stateless.aask)(alice, Message("user", "hello"), agent="failing")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_hears_so_many_agents_at_once_and_no_more(alice: Any, settings: Any) -> None:
+    settings.CHAT_SESSIONS = {**settings.CHAT_SESSIONS, "RUN_CONCURRENCY": 1}
+    gate = threading.Event()
+    agents.register(Agent("deaf", lambda turn: str(gate.wait(20)), time_limit_seconds=0.2))
+    try:
+        with pytest.raises(AgentFailed):
+            stateless.ask(alice, Message("user", "?"), agent="deaf")
+        with pytest.raises(AgentUnavailable):
+            stateless.ask(alice, Message("user", "?"), agent="echo")
+        gate.set()
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            try:
+                assert stateless.ask(alice, Message("user", "?"), agent="echo").reply.content == "?"
+                break
+            except AgentUnavailable:
+                time.sleep(0.05)
+        else:
+            raise AssertionError("the place was not given back")
+    finally:
+        agents.unregister("deaf")
