@@ -38,6 +38,9 @@ AWAY_SECONDS = 0.25
 COMPLAINT_SECONDS = 10.0
 
 
+#: Agents of a process that do not stop, if ``RUN_CONCURRENCY`` allows no more, until it begins no other answer.
+MOST_STUCK = 16
+
 #: Whether this is an agent's own code, in whichever thread.
 _IS_ANSWERING: ContextVar[bool] = ContextVar("chat_sessions_is_answering", default=False)
 
@@ -62,9 +65,13 @@ class Runner:
     @property
     def has_room(self) -> bool:
         """Whether an answer would be begun at once."""
-        limit = conf.get().RUN_CONCURRENCY
+        return not self._waiting and self._has_hand
+
+    @property
+    def _has_hand(self) -> bool:
         # Agents that do not stop when they are told to give their places back, but not without end.
-        return not self._waiting and len(self._active) < limit and len(self._stuck) < limit
+        limit = conf.get().RUN_CONCURRENCY
+        return len(self._active) < limit and len(self._stuck) < max(limit, MOST_STUCK)
 
     def submit(self, execution: Execution) -> None:
         """Give an answer as soon as this process has a hand free.
@@ -101,7 +108,7 @@ class Runner:
             self._start_waiting()
 
     def _start_waiting(self) -> None:
-        while self._waiting and len(self._active) < conf.get().RUN_CONCURRENCY:
+        while self._waiting and self._has_hand:
             self._start(self._waiting.popleft())
         self._news.notify_all()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from django_chat_sessions.testing import age
@@ -50,3 +51,11 @@ def over(api: Caller, session: Json, end: str) -> None:
         assert api.post(f"sessions/{session['id']}/end").status_code == 200
     else:
         age(row(session), days=1)
+
+
+def wait_until_stored(api: Caller, session: Json, seconds: float = 10) -> None:
+    """Wait until something that the agent says is stored, which is a moment after it is said."""
+    until = time.monotonic() + seconds
+    while listed(api, session)["results"][0]["first_token_at"] is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)

@@ -9,7 +9,7 @@ import pytest
 from django_chat_sessions.operations import verification
 
 from .conftest import problem, row
-from .running import again, ask, cancel, events, listed, over, texts, types
+from .running import again, ask, cancel, events, listed, over, texts, types, wait_until_stored
 
 pytestmark = pytest.mark.django_db
 
@@ -147,7 +147,7 @@ def test_queued_answer_is_in_progress(api, session, queued):
 def test_running_answer_is_cancelled_and_what_it_said_is_kept(api, speaker):
     session = api.open(agent=speaker.name)
     run = ask(api, session, delivery="background")["run"]
-    assert speaker.has_begun.wait(10)
+    wait_until_stored(api, session)
     running = listed(api, session)["results"][0]
     assert (running["id"], running["status"], running["output_sequence"]) == (run["id"], "running", None)
     response = cancel(api, session, run)
@@ -167,7 +167,7 @@ def test_running_answer_is_cancelled_and_what_it_said_is_kept(api, speaker):
 def test_session_that_ends_in_mid_answer_cancels_it_first_and_keeps_what_it_said(api, speaker):
     session = api.open(agent=speaker.name)
     run = ask(api, session, delivery="background")["run"]
-    assert speaker.has_begun.wait(10)
+    wait_until_stored(api, session)
     assert api.post(f"sessions/{session['id']}/end").json()["status"] == "ended"
     assert types(api, session, 2) == ["run.started", "message", "run.cancelled", "session.ended"]
     said = api.reads(f"sessions/{session['id']}/messages/4")
@@ -183,7 +183,7 @@ def test_while_an_answer_is_given_nothing_else_is_asked(api, speaker):
     session = api.open(agent=speaker.name)
     path = f"sessions/{session['id']}/messages"
     run = ask(api, session, delivery="background")["run"]
-    assert speaker.has_begun.wait(10)
+    wait_until_stored(api, session)
     for delivery in ("wait", "background"):
         told = problem(api.post(path, {"content": "more", "delivery": delivery}), 409, "run_in_progress")
         assert told["run"] == run["id"]

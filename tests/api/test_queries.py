@@ -60,7 +60,7 @@ RUNS: list[tuple[str, str, str, Any, bool, dict[str, int]]] = [
     ("run-list", "get", "{path}/runs?limit=100", None, False, {"postgresql": 2, "sqlite": 2}),
     ("run-list", "get", "{path}/runs?limit=1", None, True, {"postgresql": 2, "sqlite": 2}),
     ("run-list", "post", "{path}/runs", {"delivery": "background"}, False, {"postgresql": 7, "sqlite": 6}),
-    ("run-list", "post", "{path}/runs", {"delivery": "wait"}, False, {"postgresql": 25, "sqlite": 23}),
+    ("run-list", "post", "{path}/runs", {"delivery": "wait"}, False, {"postgresql": 26, "sqlite": 24}),
     ("run-detail", "get", "{path}/runs/{run}", None, True, {"postgresql": 2, "sqlite": 2}),
     ("run-cancel", "post", "{path}/runs/{run}/cancel", None, True, {"postgresql": 8, "sqlite": 7}),
     ("run-cancel", "post", "{path}/runs/{run}/cancel", None, False, {"postgresql": 5, "sqlite": 4}),

@@ -32,7 +32,7 @@ def own_site(tmp_path: Path) -> Iterator[Site]:
 def wsgi_url(site: Site) -> str:
     """Serve the same under WSGI."""
     url = f"http://127.0.0.1:{free_port()}"
-    site.start("wsgi", "django", "runserver", "--noreload", url.removeprefix("http://"))
+    site.start("wsgi", "-m", "django", "runserver", "--noreload", url.removeprefix("http://"))
     wait = Site(url, site.directory, site.environment)
     wait.wait()
     return url

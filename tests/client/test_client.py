@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -21,6 +20,9 @@ from tests.docs import pages
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
+
+# The example has a database of its own, so once is enough.
+pytestmark = [pytest.mark.slow, pytest.mark.sqlite]
 
 CLIENT = pages.ROOT / "django_chat_sessions/static/chat_sessions/client.js"
 PAGE = pages.DOCS / "client.md"
@@ -81,13 +83,9 @@ def test_stream_goes_on_after_the_server_was_killed_and_started_again(node: str,
     assert follower.stdin
     assert [follower.stdout.readline() for _ in range(2)] == ["state open\n", "message before\n"]
 
-    server = own_site.children.pop()
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
-    port = own_site.url.rpartition(":")[2]
+    own_site.kill("server")
     assert follower.stdout.readline() == "state offline\n"
-    asgi = ("uvicorn", "example_project.asgi:application", "--host", "127.0.0.1", "--port", port)
-    own_site.start("again", *asgi, "--lifespan", "off", "--timeout-graceful-shutdown", "2")
+    own_site.serve()
     own_site.wait()
     say("after")
     lines = []
