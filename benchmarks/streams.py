@@ -316,11 +316,26 @@ async def storm(plan: Plan, both: Two) -> AsyncIterator[Row | Amount]:
 def _answer(sessions: Sequence[Any]) -> None:
     """Have something asked and answered in each."""
     from django_chat_sessions.agents import Message
+    from django_chat_sessions.models import Run, RunChunk
     from django_chat_sessions.operations import runs
 
-    with override_settings(CHAT_SESSIONS={"LISTENER": "polling", "CHUNK_SECONDS": 0}):
+    with override_settings(CHAT_SESSIONS={"LISTENER": "polling"}):
         for session in sessions:
             runs.ask(session, Message("user", data.TEXT))
+    # How many pieces go together is a matter of time; here each is one, so that all have missed as much.
+    RunChunk.objects.filter(session__in=sessions).delete()
+    RunChunk.objects.bulk_create(
+        RunChunk(
+            session_id=run.session_id,
+            run=run,
+            sequence=run.spoken_sequence - 1,
+            index=index,
+            text=f"word {index} ",
+            created_at=run.created_at,
+        )
+        for run in Run.objects.filter(session__in=sessions)
+        for index in range(chat_agents.MISSED)
+    )
     data.settle()
 
 

@@ -25,8 +25,15 @@ _DEFAULTS: Mapping[str, Any] = {
     "fallback_application_name": "django-chat-sessions",
 }
 
+#: The advisory lock that whoever listens holds, shared, so that nobody is notified where nobody listens: all that
+#: notify commit one after another, all over the server.
+LISTENING = 0x6368_6174
+
 # Nobody waits for the disk while the lock of all that notify is held: news of a crashed server is no news.
-_NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, p) FROM unnest(%s::text[]) AS p"
+_NOTIFY = (
+    "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, p) FROM unnest(%s::text[]) AS p"
+    f" WHERE NOT pg_try_advisory_xact_lock({LISTENING})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class _Receiver:
         self._inner, self._outer = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         try:
+            connection.execute(f"SELECT pg_advisory_lock_shared({LISTENING})")
             connection.execute(f"LISTEN {CHANNEL}")
             self._selector.register(connection.fileno(), selectors.EVENT_READ)
             self._selector.register(self._inner, selectors.EVENT_READ)

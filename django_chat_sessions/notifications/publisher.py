@@ -15,8 +15,8 @@ from .patience import Patience
 
 #: Seconds without news until the connection is let go, and the thread ends.
 IDLE = 10.0
-#: Seconds between two publications; what is told meanwhile goes together.
-PAUSE = 0.01
+#: Seconds between two publications; what is told meanwhile goes together. The first after a pause waits for nothing.
+PAUSE = 0.03
 #: Sessions that wait to be published while the other side is away; streams look by themselves in time.
 LIMIT = 50_000
 #: Seconds that a thread is given to end.

@@ -15,6 +15,7 @@ from django_chat_sessions import notifications
 from django_chat_sessions.notifications import listener as listener_module
 from django_chat_sessions.notifications import publisher as publisher_module
 from django_chat_sessions.notifications.payloads import CHANNEL
+from django_chat_sessions.notifications.postgres import LISTENING
 from django_chat_sessions.testing import make_session
 from tests.notifications.conftest import QUIET, SAY, eventually, streams, threads
 
@@ -192,6 +193,7 @@ def test_a_listener_that_is_cut_off_comes_back_and_wakes_all(postgres, elsewhere
 def test_a_publisher_that_is_cut_off_publishes_later(postgres):
     others = uuid4()
     with psycopg.connect(**_parameters(), autocommit=True) as outside:
+        outside.execute("SELECT pg_advisory_lock_shared(%s)", [LISTENING])
         outside.execute(f"LISTEN {CHANNEL}")
         notifications.tell("default", SESSION)
         notifications._exchange.drain(5)
@@ -206,6 +208,7 @@ def test_a_publisher_that_is_cut_off_publishes_later(postgres):
 def test_news_is_published_in_batches(postgres):
     sessions = [uuid4() for _ in range(2000)]
     with psycopg.connect(**_parameters(), autocommit=True) as outside:
+        outside.execute("SELECT pg_advisory_lock_shared(%s)", [LISTENING])
         outside.execute(f"LISTEN {CHANNEL}")
         for session in sessions:
             notifications.tell("default", session)
