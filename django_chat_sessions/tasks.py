@@ -19,6 +19,7 @@ from django.db import connections, router
 from . import conf
 from .models import ChatSession
 from .operations import dispatching, expiry, recovery
+from .operations.performing import TOKEN
 from .operations.runner import RUNNER
 from .operations.sweeping import Swept
 
@@ -54,7 +55,8 @@ def recover_runs() -> dict[str, Any]:
 @shared_task(name="chat_sessions.run", bind=True, ignore_result=True)
 def give_answer(self: Task[..., None], run: str, using: str) -> None:
     """Give the answer of a queued run."""
-    dispatching.execute(run, using=using, worker=f"{self.request.hostname or 'celery'}:{os.getpid()}")
+    worker = f"{_named(self.request.hostname or 'celery')}:{os.getpid()}"
+    dispatching.execute(run, using=using, worker=worker)
 
 
 class Sender:
@@ -133,9 +135,14 @@ def is_configured() -> bool:
 def hand_back(sender: str, **_: Any) -> None:
     """Let a worker that is told to stop finish what it says within its grace, and take the rest from it then."""
     RUNNER.is_draining = True
-    thread = threading.Timer(conf.get().GRACE_SECONDS, _take_from, args=(str(sender),))
+    thread = threading.Timer(conf.get().GRACE_SECONDS, _take_from, args=(_named(str(sender)),))
     thread.daemon = True
     thread.start()
+
+
+def _named(hostname: str) -> str:
+    """Return the name of a worker and its children, which no other worker of that host name has, the next one say."""
+    return f"{hostname}:{TOKEN}"
 
 
 def _take_from(worker: str) -> None:

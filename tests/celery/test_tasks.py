@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from django_chat_sessions import tasks
+from django_chat_sessions.models import Run
+from django_chat_sessions.operations import recovery
 from django_chat_sessions.schedule import BEAT_SCHEDULE, beat_schedule
 from django_chat_sessions.testing import age, make_session
 
@@ -62,3 +66,23 @@ def test_the_table_names_tasks_that_exist():
 def test_the_table_takes_another_interval():
     entry = beat_schedule(seconds=5)["chat-sessions-expire"]
     assert entry == {"task": "chat_sessions.expire", "schedule": 5, "options": {"expires": 5}}
+
+
+def test_a_worker_that_stops_leaves_the_answers_of_the_one_that_takes_its_place(alice):
+    now = timezone.now()
+    mine, successors = (
+        Run.objects.create(
+            session=make_session(alice, agent="echo"),
+            status="running",
+            worker=worker,
+            input_sequence=1,
+            created_at=now,
+            heartbeat_at=now,
+            expires_at=now + timedelta(minutes=1),
+        )
+        for worker in (f"{tasks._named('celery@host')}:7", "celery@host:another:7")
+    )
+    assert recovery.release_all(tasks._named("celery@host"), using="default") == 1
+    mine.refresh_from_db()
+    successors.refresh_from_db()
+    assert (mine.status, mine.error, successors.status) == ("failed", "ProcessStopped", "running")
