@@ -49,7 +49,7 @@ CALLS: list[tuple[str, str, str, Any, dict[str, int]]] = [
     ("event-list", "post", "{path}/events", {"type": "app.x"}, {"postgresql": 3, "sqlite": 4}),
     ("session-end", "post", "{path}/end", None, {"postgresql": 16, "sqlite": 14}),
     ("message-detail", "delete", "{path}/messages/2", None, {"postgresql": 12, "sqlite": 9}),
-    ("session-detail", "delete", "{path}", None, {"postgresql": 18, "sqlite": 18}),
+    ("session-detail", "delete", "{path}", None, {"postgresql": 20, "sqlite": 18}),
     ("agent-query", "post", "agents/echo/query", {"content": "x"}, {"postgresql": 0, "sqlite": 0}),
     ("health", "get", "sessions/health", None, {"postgresql": 1, "sqlite": 1}),
     ("metrics", "get", "sessions/metrics", None, {"postgresql": 6, "sqlite": 5}),
