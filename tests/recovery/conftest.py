@@ -181,7 +181,9 @@ class Talk:
     def giver(self) -> int:
         """Return the number of the process that gives the answer."""
         self.status()
-        return int(self.run.worker.split(":")[1])
+        name = self.run.worker.split(":")
+        # A worker's children have its name and token before their number; a server has its token behind.
+        return int(name[-1] if "@" in name[0] else name[1])
 
     def status(self) -> str:
         self.run.refresh_from_db()
