@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from django.db import connections
 from rest_framework import permissions, viewsets
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -154,13 +153,6 @@ def _defaults(kind: type[Serializer[Any]]) -> dict[str, Any]:
     serializer = kind(data={})
     serializer.is_valid(raise_exception=True)
     return dict(serializer.validated_data)
-
-
-def let_connections_go() -> None:
-    """Give the database connections of this thread back while it waits, but not in a transaction of the host's."""
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()
 
 
 def etag(session: ChatSession) -> str:

@@ -16,9 +16,10 @@ from ..exceptions import InvalidRequest, MessageNotFound, PermissionRefused
 from ..fields import hide
 from ..models import EXTERNAL_ID_LENGTH, ChatSession
 from ..operations import asking, limits, messages, runs, writing
+from ..operations.patience import let_connections_go
 from ..rules import concurrency
 from . import queries, serializers, streams
-from .base import ChatViewSet, let_connections_go, passed
+from .base import ChatViewSet, passed
 from .permissions import WRITE_ANY_ROLE, may, may_write
 from .representation import message_object
 from .runs import Answering

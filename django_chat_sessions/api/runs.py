@@ -13,10 +13,11 @@ from ..chunks import Cursor
 from ..models import ChatSession
 from ..operations import asking, runs
 from ..operations.asking import Started
+from ..operations.patience import let_connections_go
 from ..operations.runs import Asked
 from ..rules import concurrency
 from . import queries, serializers, streams
-from .base import ChatViewSet, let_connections_go, listed
+from .base import ChatViewSet, listed
 from .formats import EventStreamRenderer, JSONRenderer, ProblemRenderer
 from .representation import message_object, run_object
 

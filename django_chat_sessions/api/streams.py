@@ -29,8 +29,9 @@ from ..choices import LIVE, EventType
 from ..chunks import Cursor, Frame
 from ..exceptions import InvalidRequest
 from ..models import ChatSession, Run
+from ..operations.patience import let_connections_go
 from ..operations.runner import RUNNER
-from .base import ChatViewSet, let_connections_go
+from .base import ChatViewSet
 from .formats import EventStreamRenderer, JSONRenderer, ProblemRenderer, dumps, encode
 
 logger = logging.getLogger("django_chat_sessions")

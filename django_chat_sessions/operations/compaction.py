@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db import connections
-
 from .. import agents, conf
 from ..agents import Agent, Message, Summarizer
 from ..choices import EventType
@@ -20,6 +18,7 @@ from ..rules import window as windows
 from . import context as contexts
 from . import writing
 from .context import Budget, Compaction
+from .patience import hang_up
 
 logger = logging.getLogger("django_chat_sessions")
 
@@ -108,7 +107,7 @@ def _smaller(budget: Budget) -> Budget:
 def _compact(session: ChatSession, agent: Agent, hook: Summarizer, outgrown: _Outgrown) -> Compaction | None:
     budget = Budget.of(session)
     messages = contexts.read_all(outgrown.events)
-    _let_go(writing.alias(session))
+    hang_up(writing.alias(session))
     try:
         summary = _summarize(agent, hook, messages, None if outgrown.base is None else outgrown.base.summary)
         _check(summary, budget)
@@ -119,12 +118,6 @@ def _compact(session: ChatSession, agent: Agent, hook: Summarizer, outgrown: _Ou
         return _record(session, outgrown, summary, sum(map(budget.count, messages)))
     except (SessionNotLive, SessionNotFound):
         return None
-
-
-def _let_go(using: str) -> None:
-    """Close the connection before a long wait, but not the caller's own transaction."""
-    if not connections[using].in_atomic_block:
-        connections[using].close()
 
 
 def _summarize(agent: Agent, hook: Summarizer, messages: Sequence[Message], so_far: str | None) -> Any:

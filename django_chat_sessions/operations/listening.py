@@ -8,7 +8,7 @@ import inspect
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -130,6 +130,25 @@ def pieces(agent: Agent, turn: Turn, on_stop: OnStop, reach: Reach | None = None
     if isinstance(answer, AsyncIterator) or inspect.isawaitable(answer):
         return _bridge(answer, turn, agent.time_limit_seconds, on_stop)
     return _reached(_iterated(answer), reach)
+
+
+def timely(begin: Callable[[], Iterator[Piece]], seconds: float) -> Generator[Piece]:
+    """Have an agent begin, and yield its pieces as long as there is time; it stops when this is closed.
+
+    Raises:
+        OutOfTime: a piece came later than that.
+    """
+    until = monotonic() + seconds
+    pieces = begin()
+    try:
+        for piece in pieces:
+            if monotonic() > until:
+                raise OutOfTime
+            yield piece
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
 
 
 def hear_out(agent: Agent, turn: Turn, hear: Callable[[Piece], None]) -> None:

@@ -6,11 +6,12 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -302,7 +303,7 @@ def perform(
         else:
             execution.attach(recorder)
             hang_up(writing.alias(session))
-            with closing(_heard(agent, turn, execution)) as said:
+            with closing(listening.timely(partial(execution.heard, agent, turn), agent.time_limit_seconds)) as said:
                 for piece in said:
                     recorder.hear(piece)
         recorder.finish()
@@ -318,20 +319,6 @@ def perform(
         if execution is None and not isinstance(error, Exception):
             raise
     return patiently(writing.alias(session), lambda: _outcome(session, run, recorder, failure))
-
-
-def _heard(agent: Agent, turn: Turn, execution: Execution) -> Generator[Piece]:
-    until = monotonic() + agent.time_limit_seconds
-    pieces = execution.heard(agent, turn)
-    try:
-        for piece in pieces:
-            if monotonic() > until:
-                raise OutOfTime
-            yield piece
-    finally:
-        close = getattr(pieces, "close", None)
-        if close is not None:
-            close()
 
 
 def _turn(session: ChatSession, run: Run, agent: Agent, context: RequestContext | None) -> Turn:

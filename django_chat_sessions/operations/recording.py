@@ -21,9 +21,8 @@ from django.db.models import Q
 from .. import chunks, conf, log, notifications
 from ..agents import Agent
 from ..choices import EventType, Role, RunStatus
-from ..exceptions import SessionNotFound, SessionNotLive
+from ..exceptions import SessionNotFound
 from ..models import ChatSession, Run, SessionEvent
-from ..rules import lifecycle
 from ..rules import merge as patches
 from ..turns import Message, Piece, StateChange, Turn
 from . import messages as conversation
@@ -381,17 +380,9 @@ class Recorder:
                 mine = {"pk": self.run.pk, "attempt": self.run.attempt, "status": RunStatus.RUNNING}
                 runs = Run.objects.using(self._using).filter(**mine)
                 spoken = runs.values_list("spoken_sequence", "output_sequence").first()
-                if spoken is None or not _is_live(draft):
+                if spoken is None or not draft.session.is_live_at(draft.now):
                     self._lose()
                 self.run.spoken_sequence, self.run.output_sequence = spoken
                 yield draft
         except SessionNotFound:
             self._lose()
-
-
-def _is_live(draft: writing.Draft) -> bool:
-    try:
-        lifecycle.check_live(draft.session.status, draft.session.expires_at, draft.now)
-    except SessionNotLive:
-        return False
-    return True

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from contextlib import suppress
+from contextlib import closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from time import monotonic
+from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -29,6 +29,7 @@ from ..rules import window as windows
 from . import asking, limits, listening, sealing
 from . import context as contexts
 from .listening import OutOfTime, Reach
+from .patience import let_connections_go
 from .performing import INTERRUPT_SECONDS
 from .runs import MOMENT_SECONDS
 from .sealing import Transcript
@@ -172,13 +173,6 @@ def _answered(owner: Any, hearing: _Hearing, error: BaseException | None, transc
     )
 
 
-def _let_go() -> None:
-    """Close this thread's database connections, but those in a transaction."""
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()
-
-
 def _begun() -> Future[BaseException | None]:
     """Return a future that nobody who waits for it can cancel."""
     future: Future[BaseException | None] = Future()
@@ -257,17 +251,12 @@ class _Hearing:
         limits.check_json("state", self.state, conf.get().MAX_STATE_BYTES)
 
     def _hear_pieces(self) -> None:
-        until = monotonic() + self.agent.time_limit_seconds
-        pieces = listening.pieces(self.agent, self.turn, self._on_stop, self._reach)
-        try:
-            for piece in pieces:
-                if self.turn.is_cancelled or monotonic() > until:
+        begin = partial(listening.pieces, self.agent, self.turn, self._on_stop, self._reach)
+        with closing(listening.timely(begin, self.agent.time_limit_seconds)) as said:
+            for piece in said:
+                if self.turn.is_cancelled:
                     raise OutOfTime
                 self._take(self.speech.hear(piece))
-        finally:
-            close = getattr(pieces, "close", None)
-            if close is not None:
-                close()
 
     def _take(self, wholes: Iterator[Whole] | Iterator[Message]) -> None:
         for whole in wholes:
@@ -286,7 +275,7 @@ class _Hearing:
         moment = min(MOMENT_SECONDS, self.agent.time_limit_seconds)
         try:
             if not wait_for([self._error], moment).done:
-                _let_go()
+                let_connections_go()
             return self._error.result(self.agent.time_limit_seconds - moment)
         except TimeoutError:
             return OutOfTime()
@@ -300,7 +289,7 @@ class _Hearing:
             async with asyncio.timeout(self.agent.time_limit_seconds):
                 done, _ = await asyncio.wait([error], timeout=MOMENT_SECONDS)
                 if not done:
-                    await sync_to_async(_let_go)()
+                    await sync_to_async(let_connections_go)()
                 return await error
         except TimeoutError:
             return OutOfTime()
