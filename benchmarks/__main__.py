@@ -13,7 +13,7 @@ from pathlib import Path
 from . import database
 from .measure import Amount, Plan, Row, amounts_table, say, table
 
-PARTS = ["writers", "readers", "web", "streams", "idle", "tuning"]
+PARTS = ["writers", "readers", "web", "streams", "idle", "tuning", "sweeps"]
 LATEST = Path(__file__).parent / "latest.json"
 
 
@@ -47,10 +47,10 @@ def measure(only: list[str] | None, plan: Plan, began: float) -> list[Row | Amou
     from django.db import connections
 
     django.setup()
-    from . import idle, readers, streams, tuning, web, writers
+    from . import idle, readers, streams, sweeps, tuning, web, writers
 
     rows = []
-    for name, module in zip(PARTS, (writers, readers, web, streams, idle, tuning), strict=True):
+    for name, module in zip(PARTS, (writers, readers, web, streams, idle, tuning, sweeps), strict=True):
         if only and name not in only:
             continue
         say(f"[{time.monotonic() - began:4.0f} s] {name} …")

@@ -118,6 +118,82 @@ LATEST = """
     ORDER BY s.last_activity_at DESC, s.uuid DESC LIMIT 21
 """
 
+_EVENT = """
+    INSERT INTO chat_sessions_sessionevent (session_id, sequence, type, role, content, data, created_at)
+    SELECT id, last_sequence, '{}', '', '', {}, statement_timestamp() FROM s
+"""
+
+
+def _batch(where: str, since: str) -> str:
+    return f"""
+    WITH due AS MATERIALIZED (
+        SELECT id FROM chat_sessions_chatsession WHERE {where}
+        ORDER BY {since} LIMIT %(size)s FOR UPDATE SKIP LOCKED
+    )"""
+
+
+def _record(where: str, columns: str, event: str, data: str) -> str:
+    return f"""{_batch(where, "expires_at")}, s AS (
+        UPDATE chat_sessions_chatsession s SET last_sequence = last_sequence + 1, {columns}
+        FROM due WHERE s.id = due.id RETURNING s.id, s.last_sequence, s.expires_at, s.end_reason
+    )
+    {_EVENT.format(event, data)}
+    """
+
+
+_OF_AGENT = "status IN ('created', 'active', 'resumed') AND agent = %(agent)s AND expires_at"
+
+#: Record the expiry of as many sessions of an agent.
+EXPIRE = _record(
+    f"{_OF_AGENT} <= statement_timestamp()",
+    """status = 'expired', ended_at = expires_at, settled_at = expires_at, end_reason = CASE
+        WHEN expires_at >= created_at + interval '7 days' THEN 'max_duration' ELSE 'idle_timeout' END""",
+    "session.expired",
+    f"jsonb_build_object('reason', end_reason, 'ended_at', {_INSTANT.format('expires_at')})",
+)
+
+#: Record that as many sessions of an agent are about to expire, within so many minutes.
+WARN = _record(
+    f"{_OF_AGENT} > statement_timestamp() AND warned_at IS NULL"
+    " AND expires_at <= statement_timestamp() + make_interval(mins => %(minutes)s)",
+    "warned_at = statement_timestamp()",
+    "session.expiring",
+    f"jsonb_build_object('expires_at', {_INSTANT.format('expires_at')}, 'threshold_minutes', %(minutes)s::int)",
+)
+
+_KEPT = """settled_at IS NOT NULL AND NOT is_held AND status = %(status)s AND application = %(application)s
+    AND agent = %(agent)s AND settled_at <= statement_timestamp() - make_interval(days => %(days)s)"""
+
+#: Delete as many sessions; what is theirs goes by the foreign keys (``PURGING``).
+PURGE = f"""{_batch(_KEPT, "settled_at")}
+    DELETE FROM chat_sessions_chatsession s USING due WHERE s.id = due.id
+"""
+
+#: For the whole connection: no event is looked at for itself when it goes with its session.
+PURGING = "SET chat_sessions.purging = 'on'"
+
+_ARCHIVED = """'{"reason": "retention", "stored": false}'"""
+
+#: Remove the content of as many sessions.
+ARCHIVE = f"""{_batch(_KEPT, "settled_at")}, s AS (
+        UPDATE chat_sessions_chatsession s SET last_sequence = last_sequence + 1, status = 'archived', state = '{{}}',
+            settled_at = statement_timestamp()
+        FROM due WHERE s.id = due.id RETURNING s.id, s.last_sequence
+    ), erased AS (
+        UPDATE chat_sessions_sessionevent e SET content = '', external_id = NULL, data = CASE
+            WHEN type IN ('message', 'message.edited') THEN '{{"erased": true, "metadata": {{"erased": true}}}}'::jsonb
+            WHEN type IN ('state.changed', 'context.compacted') OR type LIKE 'app.%%' THEN '{{"erased": true}}'::jsonb
+            ELSE data - 'state' END
+        FROM due WHERE e.session_id = due.id AND (type IN ('message', 'message.edited', 'state.changed',
+            'context.compacted', 'session.created', 'session.ended', 'session.failed', 'session.restored')
+            OR type LIKE 'app.%%')
+    )
+    {_EVENT.format("session.archived", _ARCHIVED)}
+"""
+
+#: For the whole connection: content may be removed from events.
+ERASING = "SET chat_sessions.erasing = 'on'"
+
 
 def connect() -> psycopg.Connection[Any]:
     """Return a connection as the floor uses it: autocommit, everything prepared at once."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from django.core.signals import setting_changed
 from django.utils.module_loading import autodiscover_modules
 
 from . import conf
+from .choices import Cleanup
 from .exceptions import AgentNotFound
+from .rules import retention
+from .rules.retention import Retention
 from .rules.timeouts import TimeoutOverrides, TimeoutPolicy, merge, overlay
 from .turns import Message, Piece, Price, RequestContext, StateChange, ToolCall, ToolResult, Turn, Usage
 
@@ -61,6 +65,8 @@ class Agent:
         summarize: takes the messages that no longer fit the window, and the summary so far, and returns text; None is
             the setting ``SUMMARIZE``.
         available: whether it can answer now; asked before anything is stored.
+        retention: the agent's tier of ``RETENTION``: days by status, and the action.
+        cleanup: when its sessions are archived or deleted; None is the setting ``CLEANUP``.
     """
 
     name: str
@@ -75,6 +81,8 @@ class Agent:
     window_tokens: int | None = None
     summarize: Summarizer | None = None
     available: Callable[[], bool] | None = None
+    retention: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    cleanup: str | None = None
 
     @property
     def can_respond(self) -> bool:
@@ -100,8 +108,21 @@ class Agent:
         """Return the timeouts in force for a session with these overrides."""
         return _merged(conf.get().timeouts, self.timeouts, own or _NOTHING)
 
+    @property
+    def cleanup_in_force(self) -> str:
+        """When what is over is archived or deleted."""
+        return self.cleanup or conf.get().CLEANUP
+
+    def keeps(self, application: str = "") -> Retention:
+        """Return for how long its sessions of an application are kept when they are over."""
+        settings = conf.get()
+        at_once = {"expired": 0} if self.cleanup_in_force == Cleanup.IMMEDIATE else {}
+        applications = settings.APPLICATION_RETENTION
+        return retention.overlay(settings.RETENTION, self.retention, at_once, applications.get(application, {}))
+
 
 _NOTHING = TimeoutOverrides()
+_FOR_EVER: Mapping[str, None] = MappingProxyType(dict.fromkeys(map(str, retention.KEPT)))
 
 #: Every answer needs the timeouts in force, and hardly any differ.
 _merged = lru_cache(maxsize=1024)(merge)
@@ -117,7 +138,7 @@ def register(agent: Agent) -> Agent:
 
 
 def unregister(name: str) -> None:
-    """Forget an agent; its sessions stay readable."""
+    """Forget an agent; its sessions stay readable, and are kept for as long as nobody registers it again."""
     _registry.pop(name, None)
     base_policy.cache_clear()
 
@@ -140,8 +161,15 @@ def find(name: str) -> Agent:
 
 
 def of(name: str) -> Agent:
-    """Return the agent of an existing session; one that is no longer registered only stores."""
-    return _registry.get(name) or Agent(name)
+    """Return the agent of an existing session; one that is no longer registered only stores, and keeps for ever.
+
+    Nobody says any more for how long its sessions were to be kept, and what is deleted does not come back.
+    """
+    found = _registry.get(name)
+    if found is not None or not name:
+        return found or Agent(name)
+    is_immediate = conf.get().CLEANUP == Cleanup.IMMEDIATE
+    return Agent(name, retention=_FOR_EVER, cleanup=Cleanup.DEFERRED if is_immediate else None)
 
 
 @lru_cache(maxsize=1024)

@@ -38,6 +38,7 @@ class EventType(TextChoices):
     SESSION_HELD = "session.held", _("placed under legal hold")
     SESSION_RELEASED = "session.released", _("released from legal hold")
     SESSION_ARCHIVED = "session.archived", _("session archived")
+    SESSION_RESTORED = "session.restored", _("session restored")
     STATE_CHANGED = "state.changed", _("state changed")
     CONTENT_ERASED = "content.erased", _("content erased")
     CONTEXT_COMPACTED = "context.compacted", _("context compacted")
@@ -91,6 +92,21 @@ class EndReason(TextChoices):
     MAX_DURATION = "max_duration", _("reached its maximum duration")
     PARENT_ENDED = "parent_ended", _("its parent ended")
     ADMIN = "ended_by_staff", _("ended by staff")
+
+
+class Cleanup(TextChoices):
+    """When what is over is archived or deleted."""
+
+    DEFERRED = "deferred", _("by sweeps, after its retention")
+    IMMEDIATE = "immediate", _("by the sweep that records the expiry")
+    LAZY = "lazy", _("on the next access after its retention")
+
+
+class RetentionAction(TextChoices):
+    """What becomes of a session whose retention is over."""
+
+    ARCHIVE = "archive", _("its content is removed")
+    DELETE = "delete", _("it is deleted")
 
 
 class RunStatus(TextChoices):

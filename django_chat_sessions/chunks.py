@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,8 @@ from uuid import UUID
 from django.db import connections
 
 from . import dialects, transcripts
-from .choices import RunStatus
+from .batches import Due
+from .choices import ALIVE, RunStatus
 from .fields import hide, reveal, unhide
 from .models import ChatSession, Run, RunChunk
 
@@ -197,3 +199,48 @@ def _selection(using: str, limit: int) -> str:
         f" (SELECT * FROM ({events}) e UNION ALL SELECT * FROM ({chunks}) c) f"
         f" ORDER BY sequence, place LIMIT {limit}"
     )
+
+
+_FINISHED = (
+    f"r.status NOT IN ({', '.join(f'{status!r}' for status in map(str, ALIVE))}) AND r.finished_at <= %(before)s"
+)
+
+
+def finished(using: str, *, before: datetime) -> Due:
+    """Return the chunks of answers that were finished by an instant."""
+    source = "chat_sessions_runchunk c JOIN chat_sessions_run r ON r.id = c.run_id"
+    source += " JOIN chat_sessions_chatsession s ON s.id = c.session_id"
+    given = {"before": dialects.instant(connections[using], before)}
+    return Due(_FINISHED, "r.finished_at", given, source=source, key="c.id")
+
+
+def compact(using: str, *, before: datetime, after: int, limit: int) -> tuple[int, int | None]:
+    """Delete the oldest chunks of answers that were finished by an instant.
+
+    No chunk that was said later than that can belong to one, so that the search ends where those begin; the chunks
+    before them are few, once they are compacted.
+
+    Args:
+        using: the database.
+        before: the instant.
+        after: the chunk (by its key) to begin behind.
+        limit: chunks to look at.
+
+    Returns:
+        How many went, and the last that was looked at; None where nothing is left to look at.
+    """
+    given = {"before": dialects.instant(connections[using], before), "after": after}
+    looked = (
+        f"SELECT c.id, ({_FINISHED}) AS is_finished, c.created_at FROM chat_sessions_runchunk c"
+        f" JOIN chat_sessions_run r ON r.id = c.run_id WHERE c.id > %(after)s ORDER BY c.id LIMIT {int(limit)}"
+    )
+    among = dialects.of(using).among.format(column="id", name="ids")
+    gone = 0
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"SELECT id, is_finished FROM ({looked}) c WHERE created_at <= %(before)s", given)
+        rows = cursor.fetchall()
+        ids = [pk for pk, is_finished in rows if is_finished]
+        if ids:
+            cursor.execute(f"DELETE FROM chat_sessions_runchunk WHERE {among}", {"ids": dialects.integers(using, ids)})
+            gone = cursor.rowcount
+    return gone, rows[-1][0] if len(rows) == limit else None

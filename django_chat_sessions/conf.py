@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -12,10 +12,13 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from .choices import Strategy, TimeoutMode
+from .choices import Cleanup, EventType, Strategy, TimeoutMode
 from .rules.timeouts import Bounds, TimeoutOverrides
 
 SETTING = "CHAT_SESSIONS"
+
+#: The subscriber that posts to ``WEBHOOK_URL``.
+WEBHOOK = "webhook"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,8 @@ class Settings:
         TIMEOUT_MODE: the global named set of timeouts: ``aggressive``, ``standard``, ``lenient`` or ``persistent``.
         TIMEOUT_MINUTES: idle minutes until a session expires; None is the mode's.
         MAX_DURATION_MINUTES: minutes from opening past which nothing renews a session; None is the mode's, or 720.
-        WARNING_THRESHOLD_MINUTES: minutes before expiry at which a session is near expiration; None is the mode's.
+        WARNING_THRESHOLD_MINUTES: minutes before expiry at which a session is near expiration; None is the mode's. Of
+            several the first is, and each is warned of.
         AUTO_RENEW: whether activity moves the deadline.
         MIN_TIMEOUT_MINUTES: the shortest idle timeout that a session may ask for.
         MAX_TIMEOUT_MINUTES: the longest idle timeout that a session may ask for.
@@ -44,6 +48,10 @@ class Settings:
         MAX_LIVE_SESSIONS: live sessions a user; None is without limit.
         MAX_DEPTH: how many sessions deep a tree may be, its root included.
         END_CHILDREN: whether ending a parent ends its live children.
+        EXPIRE_CHILDREN: whether a parent's expiry ends its live children.
+        PURGE_CHILDREN: whether a parent whose retention is over is deleted with children whose own is not; if not, it
+            waits for them.
+        CASCADE_BOUND: sessions of one tree that are ended, or deleted, in one transaction; more are in several.
         WINDOW_MESSAGES: messages that an agent's window takes where nobody says.
         WINDOW_TOKENS: tokens that an agent's window takes where nobody says; None is without limit.
         TOKEN_COUNTER: a callable, or its dotted path, that takes a message and returns its tokens; None estimates.
@@ -63,6 +71,22 @@ class Settings:
         STREAM_SECONDS: how long a stream may last before the client has to come back, and show again who it is.
         TRANSCRIPT_SECONDS: for how long the signed transcript of a question that nobody stored is good.
         SWEEP_BATCH: sessions that a sweep takes in one transaction.
+        SWEEP_EVENTS: events that a sweep erases or deletes in one transaction, unless one session has more.
+        SWEEP_SECONDS: after how long a sweep's task leaves the rest to the next one.
+        RETENTION: for how many days what is over is kept, by status (``expired``, ``ended``, ``failed``,
+            ``archived``; None is for ever), and the ``action`` that follows: ``archive`` or ``delete``.
+        APPLICATION_RETENTION: the same by application, over the agent's own.
+        CLEANUP: when that happens where the agent does not say: ``deferred``, ``immediate`` or ``lazy``.
+        ARCHIVE_STORAGE: the alias in ``STORAGES`` to which a log is written before its content is removed; None
+            writes none.
+        KEEP_CHUNKS: for how long what a finished run said in pieces is kept for streams; seconds or a timedelta.
+        SUBSCRIBERS: dotted paths of callables by event type, or by its beginning and ``*``; each is called with every
+            such event, at least once and in order per session.
+        DELIVERY_ATTEMPTS: how often that is tried before it is set aside.
+        WEBHOOK_URL: the address to which events are posted; None is nowhere.
+        WEBHOOK_SECRET: what signs them; of several, which a rotation needs, each does.
+        WEBHOOK_EVENTS: types of events, or beginnings and ``*``, that are posted.
+        WEBHOOK_TIMEOUT: seconds that the webhook has to answer.
         COOKIE_NAME: the cookie in which a page names its session.
         CREATE_SESSIONS: whether the middleware opens a session where a page asks for one and there is none.
         CAPTURE: a callable, or its dotted path, that takes the request and returns what to add to a new session's
@@ -74,7 +98,7 @@ class Settings:
     TIMEOUT_MODE: str = TimeoutMode.STANDARD
     TIMEOUT_MINUTES: int | None = None
     MAX_DURATION_MINUTES: int | None = None
-    WARNING_THRESHOLD_MINUTES: int | None = None
+    WARNING_THRESHOLD_MINUTES: int | Sequence[int] | None = None
     AUTO_RENEW: bool = True
     MIN_TIMEOUT_MINUTES: int = 5
     MAX_TIMEOUT_MINUTES: int = 1440
@@ -89,13 +113,16 @@ class Settings:
     MAX_LIVE_SESSIONS: int | None = None
     MAX_DEPTH: int = 5
     END_CHILDREN: bool = True
+    EXPIRE_CHILDREN: bool = False
+    PURGE_CHILDREN: bool = False
+    CASCADE_BOUND: int = 1000
     WINDOW_MESSAGES: int = 50
     WINDOW_TOKENS: int | None = None
     TOKEN_COUNTER: str | Callable[[Any], int] | None = None
     SUMMARIZE: str | Callable[..., Any] | None = None
     RUNNER: str = "auto"
     LISTENER: str = "auto"
-    REDIS_URL: str | None = None
+    REDIS_URL: str | None = field(default=None, repr=False)
     POLL_SECONDS: float = 0.25
     RUN_CONCURRENCY: int = 64
     CHUNK_SECONDS: float = 0.2
@@ -105,6 +132,19 @@ class Settings:
     STREAM_SECONDS: float = 900
     TRANSCRIPT_SECONDS: int = 86_400
     SWEEP_BATCH: int = 1000
+    SWEEP_EVENTS: int = 20_000
+    SWEEP_SECONDS: float = 300
+    RETENTION: Mapping[str, Any] = field(default_factory=dict)
+    APPLICATION_RETENTION: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    CLEANUP: str = Cleanup.DEFERRED
+    ARCHIVE_STORAGE: str | None = None
+    KEEP_CHUNKS: float | timedelta = timedelta(hours=1)
+    SUBSCRIBERS: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    DELIVERY_ATTEMPTS: int = 16
+    WEBHOOK_URL: str | None = field(default=None, repr=False)
+    WEBHOOK_SECRET: str | Sequence[str] | None = field(default=None, repr=False)
+    WEBHOOK_EVENTS: Sequence[str] = (EventType.SESSION_EXPIRING,)
+    WEBHOOK_TIMEOUT: float = 10
     COOKIE_NAME: str = "chat_session"
     CREATE_SESSIONS: bool = False
     CAPTURE: str | Callable[[Any], Mapping[str, Any]] | None = None
@@ -123,6 +163,11 @@ class Settings:
     def stale_after(self) -> timedelta:
         """``STALE_AFTER`` as a duration."""
         return _duration(self.STALE_AFTER)
+
+    @property
+    def keep_chunks(self) -> timedelta:
+        """``KEEP_CHUNKS`` as a duration."""
+        return _duration(self.KEEP_CHUNKS)
 
     @property
     def timeouts(self) -> TimeoutOverrides:
@@ -146,6 +191,19 @@ class Settings:
         return dict(hook(request)) if hook else {}
 
     @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody is told of any events."""
+        return bool(self.SUBSCRIBERS) or self.WEBHOOK_URL is not None
+
+    def subscribers(self, event_type: str) -> tuple[str, ...]:
+        """Return who is told of events of a type: dotted paths, and ``WEBHOOK`` where the webhook is."""
+        if not self.has_subscribers:
+            return ()
+        told = (paths for pattern, paths in self.SUBSCRIBERS.items() if _matches(pattern, event_type))
+        hooks = [WEBHOOK] if self.WEBHOOK_URL and any(_matches(one, event_type) for one in self.WEBHOOK_EVENTS) else []
+        return tuple(dict.fromkeys([path for paths in told for path in paths] + hooks))
+
+    @property
     def token_counter(self) -> Callable[[Any], int] | None:
         """``TOKEN_COUNTER``, imported."""
         return _imported(self.TOKEN_COUNTER)
@@ -154,6 +212,11 @@ class Settings:
     def summarize(self) -> Callable[..., Any] | None:
         """``SUMMARIZE``, imported."""
         return _imported(self.SUMMARIZE)
+
+
+def _matches(pattern: str, event_type: str) -> bool:
+    beginning = pattern.removesuffix("*")
+    return event_type == pattern or (beginning != pattern and event_type.startswith(beginning))
 
 
 def _imported(hook: str | Callable[..., Any] | None) -> Callable[..., Any] | None:

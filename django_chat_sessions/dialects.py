@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +30,9 @@ class Dialect:
         nested: a JSON value, kept as JSON when it is nested, as a template of ``value``.
         iso: an instant as ISO 8601 text, as a template of ``at``.
         lock: what makes a query lock its rows.
+        skip: the same, leaving out those that somebody else has locked.
+        among: a condition that a column is among a parameter of many integers, as a template of ``column``, ``name``.
+        seconds: from one instant to another, to the millisecond, as a template of ``start`` and ``end``.
     """
 
     now: str
@@ -43,6 +47,8 @@ class Dialect:
     iso: str
     lock: str
     skip: str
+    among: str
+    seconds: str
 
 
 POSTGRESQL = Dialect(
@@ -57,7 +63,9 @@ POSTGRESQL = Dialect(
     nested="{value}",
     iso="""to_char({at} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
     lock=" FOR UPDATE",
-    skip=" FOR UPDATE SKIP LOCKED",
+    skip=" FOR UPDATE OF s SKIP LOCKED",
+    among="{column} = ANY(%({name})s)",
+    seconds="round(extract(epoch FROM ({end} - {start}))::numeric, 3)",
 )
 
 # Django stores an instant in SQLite as naive UTC text; its own function for F() + timedelta keeps that form.
@@ -71,9 +79,13 @@ SQLITE = Dialect(
     build="json_object",
     collect="json_group_array",
     nested="json({value})",
-    iso="(replace({at}, ' ', 'T') || 'Z')",
+    # Django leaves out the microseconds where there are none.
+    iso="(replace(CASE length({at}) WHEN 19 THEN {at} || '.000000' ELSE {at} END, ' ', 'T') || 'Z')",
     lock="",
     skip="",
+    among="{column} IN (SELECT value FROM json_each(%({name})s))",
+    # julianday() keeps no more than milliseconds of either; Django's own function for differences keeps all.
+    seconds="round(django_timestamp_diff({end}, {start}) / 1000000.0, 3)",
 )
 
 
@@ -106,6 +118,11 @@ def microseconds(column: str) -> str:
 def from_microseconds(value: int | None) -> datetime | None:
     """Return the instant."""
     return None if value is None else _EPOCH + timedelta(0, 0, value)
+
+
+def integers(using: str, values: Iterable[int]) -> Any:
+    """Return many integers as the one parameter that ``Dialect.among`` takes."""
+    return list(values) if is_postgresql(using) else json.dumps(list(values))
 
 
 def as_json(value: Any) -> str:

@@ -87,6 +87,10 @@ class AgentNotFound(NotFound):
     """No agent of that name is registered."""
 
 
+class ArchiveNotFound(NotFound):
+    """There is no stored archive of the session."""
+
+
 class PermissionRefused(ChatSessionError):
     """You do not have permission to perform this action."""
 
@@ -172,6 +176,14 @@ class AgentFailed(ChatSessionError):
 
     Attributes: ``message``, ``run``.
     """
+
+
+class ArchiveDamaged(ChatSessionError):
+    """The archive of the session is not what was written."""
+
+
+class ArchiveUnavailable(ChatSessionError):
+    """The storage of the archive does not give it now."""
 
 
 class LogIsAppendOnly(ChatSessionError):

@@ -28,7 +28,7 @@ from . import conf, dialects
 from .agents import RequestContext
 from .exceptions import ChatSessionError, SessionNotFound
 from .models import NAME_LENGTH, ChatSession
-from .operations import opening, sessions
+from .operations import cleaning, opening, sessions
 from .querysets import ChatSessionQuerySet
 
 logger = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ def _find(user: Any, public_id: UUID | None) -> ChatSession | None:
         return None
     visible = _visible_to(user)
     try:
-        return visible.named(public_id)
+        return cleaning.on_access(visible.named(public_id))
     except SessionNotFound:
         return None
     except DatabaseError:

@@ -1,4 +1,4 @@
-"""What happens to sessions when their user goes."""
+"""What follows from what happens elsewhere: a user goes, the outbox fills."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.db.models.signals import pre_delete
 
-from .models import ChatSession
-from .operations import privacy
+from .log import outbox_filled
+from .models import ChatSession, OutboxEntry
+from .operations import outbox, privacy
 
 
 def keep_held(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
@@ -24,3 +25,11 @@ for _model in apps.get_models():
         pre_delete.connect(
             keep_held, sender=_model, dispatch_uid=f"django_chat_sessions.keep_held.{_model._meta.label}"
         )
+
+
+def have_delivered(sender: Any, using: str, **kwargs: Any) -> None:
+    """Have a worker tell subscribers, where the project has workers."""
+    outbox.nudge(using)
+
+
+outbox_filled.connect(have_delivered, sender=OutboxEntry, dispatch_uid="django_chat_sessions.have_delivered")

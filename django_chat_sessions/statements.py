@@ -31,10 +31,17 @@ _COUNTERS = 4
 
 _LIVE = ", ".join(f"'{status}'" for status in LIVE)
 _ANY_CLIENT = f"('{Strategy.MULTIPLE}', '{Strategy.SINGLE}')"
-_INSERT = (
+INSERT_EVENT = (
     "INSERT INTO chat_sessions_sessionevent (session_id, sequence, type, role, content, data, external_id, position,"
     " superseded_by, token_count, created_at)"
 )
+INSERT_ENTRY = (
+    "INSERT INTO chat_sessions_outboxentry (session_id, sequence, subscriber, attempts, next_attempt_at, error,"
+    " created_at)"
+)
+
+#: Who is told of the events of an append: how many of these stand behind an event, and a subscriber.
+Told = Sequence[tuple[int, str]]
 
 
 #: Undoes a statement of PostgreSQL that waited for the row's lock, by an error that nothing else here can make.
@@ -64,24 +71,30 @@ def anything(entry: Entry) -> Shape:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """The append of a number of events as one statement of PostgreSQL."""
+    """The append of a number of events as one statement of PostgreSQL; another one where somebody is to be told."""
 
     sql: str
+    telling: str = ""
 
-    def run(self, using: str, parameters: dict[str, Any], entries: Sequence[Entry]) -> Sequence[Any] | None:
+    def run(
+        self, using: str, parameters: dict[str, Any], entries: Sequence[Entry], told: Told = ()
+    ) -> Sequence[Any] | None:
         """Execute it and return the columns of ``MOVED``, or None where the row does not take the events."""
         for number, entry in enumerate(entries, 1):
             parameters.update(_values(entry, number))
+        if told:
+            parameters["behind"], parameters["subscribers"] = map(list, zip(*told, strict=True))
+        sql = self.telling if told else self.sql
         connection = connections[using]
         if connection.in_atomic_block and any(entry.external_id is not None for entry in entries):
             with transaction.atomic(using=using):
-                return self._fetch(connection, parameters)
-        return self._fetch(connection, parameters)
+                return self._fetch(connection, sql, parameters)
+        return self._fetch(connection, sql, parameters)
 
-    def _fetch(self, connection: Any, parameters: dict[str, Any]) -> Sequence[Any] | None:
+    def _fetch(self, connection: Any, sql: str, parameters: dict[str, Any]) -> Sequence[Any] | None:
         with connection.cursor() as cursor:
             try:
-                cursor.execute(self.sql, parameters)
+                cursor.execute(sql, parameters)
             except DataError:
                 # It waited for the row (``_WAITED``); whoever asks again under the lock learns how things stand now.
                 if connection.in_atomic_block:
@@ -98,7 +111,9 @@ class SQLiteAppend:
     update: str
     insert: str
 
-    def run(self, using: str, parameters: dict[str, Any], entries: Sequence[Entry]) -> Sequence[Any] | None:
+    def run(
+        self, using: str, parameters: dict[str, Any], entries: Sequence[Entry], told: Told = ()
+    ) -> Sequence[Any] | None:
         """Execute it and return the columns of ``MOVED``, or None where the row does not take the events."""
         connection = connections[using]
         with transaction.atomic(using=using), connection.cursor() as cursor:
@@ -118,7 +133,17 @@ class SQLiteAppend:
                 instant = dialects.instant(connection, entry.created_at) or row[MOVED.index("last_activity_at")]
                 values[f"created_at{number}"] = instant
             cursor.execute(self.insert, values)
+            if told:
+                _post_sqlite(cursor, {**parameters, "last": first + len(entries)}, told)
         return _from_sqlite(connection, row)
+
+
+def _post_sqlite(cursor: Any, parameters: Mapping[str, Any], told: Told) -> None:
+    sql = (
+        f"{INSERT_ENTRY} SELECT %(id)s, %(last)s - json_extract(t.value, '$[0]'), json_extract(t.value, '$[1]'), 0,"
+        " %(now)s, '', %(now)s FROM json_each(%(told)s) t"
+    )
+    cursor.execute(sql, {**{name: parameters[name] for name in ("id", "last", "now")}, "told": dialects.as_json(told)})
 
 
 def _values(entry: Entry, number: int) -> dict[str, Any]:
@@ -190,7 +215,8 @@ def append(
         return Append(update_session(sets, where, _returning("s", alone=alone)))
     returned = _returning("s", alone=alone)
     update = update_session(sets, where, "s.id, " + ", ".join(f"s.{name}" for name in MOVED))
-    return Append(f"WITH s AS ({update}), added AS ({_insert_postgresql(shapes)}) SELECT {returned} FROM s")
+    begin, end = f"WITH s AS ({update}), added AS ({_insert_postgresql(shapes)})", f" SELECT {returned} FROM s"
+    return Append(begin + end, f"{begin}, posted AS ({_POST_POSTGRESQL}){end}")
 
 
 def _counts(shapes: tuple[Shape, ...], messages: int) -> dict[str, str]:
@@ -308,7 +334,14 @@ def _insert_postgresql(shapes: tuple[Shape, ...]) -> str:
             f" NULL::bigint, {found.get('token_count', 'NULL')}::integer,"
             f" {found.get('created_at', 's.last_activity_at')}::timestamptz FROM s"
         )
-    return f"{_INSERT} {' UNION ALL '.join(rows)}"
+    return f"{INSERT_EVENT} {' UNION ALL '.join(rows)}"
+
+
+# Not at the instant of the last activity, which may be ahead of a clock that was set back.
+_POST_POSTGRESQL = (
+    f"{INSERT_ENTRY} SELECT s.id, s.last_sequence - t.behind, t.name, 0, statement_timestamp(), '',"
+    " statement_timestamp() FROM s, unnest(%(behind)s::integer[], %(subscribers)s::text[]) t(behind, name)"
+)
 
 
 def _insert_sqlite(shapes: tuple[Shape, ...]) -> str:
@@ -319,4 +352,4 @@ def _insert_sqlite(shapes: tuple[Shape, ...]) -> str:
             f"(%(id)s, %(sequence{n})s, %(type{n})s, %(role{n})s, %(content{n})s, %(data{n})s, %(external_id{n})s,"
             f" {place}, NULL, %(token_count{n})s, %(created_at{n})s)"
         )
-    return f"{_INSERT} VALUES {', '.join(rows)}"
+    return f"{INSERT_EVENT} VALUES {', '.join(rows)}"

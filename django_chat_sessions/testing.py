@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from django.db import router
 from django.db.models import F
+from django.utils import timezone
 
 from . import middleware
 from .agents import Message
-from .models import ChatSession, Run
-from .operations import messages, opening
+from .models import ChatSession, OutboxEntry, Run
+from .operations import messages, opening, outbox
 
 _INSTANTS = (
     "created_at",
@@ -19,6 +21,7 @@ _INSTANTS = (
     "expires_at",
     "warned_at",
     "ended_at",
+    "settled_at",
 )
 _RUN_INSTANTS = ("created_at", "started_at", "heartbeat_at", "first_token_at", "finished_at", "expires_at")
 
@@ -62,3 +65,13 @@ def age(session: ChatSession, **duration: float) -> ChatSession:
     middleware.touched.forget(session.uuid)
     session.refresh_from_db()
     return session
+
+
+def deliver() -> int:
+    """Tell subscribers of every event that waits, also of those that are to be tried again later; return how many.
+
+    What raises waits on, and what was set aside stays so.
+    """
+    waiting = OutboxEntry.objects.using(router.db_for_write(OutboxEntry)).filter(set_aside_at__isnull=True)
+    waiting.update(next_attempt_at=timezone.now() - timedelta(days=1))
+    return outbox.deliver().count

@@ -5,6 +5,7 @@ What comes back is the JSON of stored values; ``fields.reveal`` has already turn
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -82,6 +83,21 @@ def events(
     names = {f"type{number}": name for number, name in enumerate(types)}
     where = f"e.type IN ({', '.join(f'%({name})s' for name in names)})" if names else "1 = 1"
     return _page(session, "sequence", where, names, before=before, after=after, limit=limit)
+
+
+def event(session: ChatSession, sequence: int) -> dict[str, Any] | None:
+    """Return one event as the API shows it; None where there is none."""
+    using = session._state.db or "default"
+    dialect = dialects.of(using)
+    sql = (
+        f"SELECT {_text(dialect, event_object(dialect))} FROM {_EVENTS}"
+        " WHERE e.session_id = %(session)s AND e.sequence = %(sequence)s"
+    )
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, {"session": session.pk, "sequence": sequence})
+        row = cursor.fetchone()
+    found: dict[str, Any] | None = row and json.loads(reveal(row[0]))
+    return found
 
 
 def log_lines(session: ChatSession, *, batch: int = 500) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from django_chat_sessions.schedule import beat_schedule
 
 from . import environment as env
+from . import logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -89,7 +90,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"news": {"()": "django.utils.log.CallbackFilter", "callback": logs.is_news}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["news"]}},
     "root": {"handlers": ["console"], "level": env.text("DJANGO_LOG_LEVEL", "INFO")},
 }
 
@@ -159,10 +161,10 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
     # Each remote command and heartbeat would be a file.
     CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 
-# Sessions are warned and expired while one watches; in production once a minute does.
+# Everything is swept while one watches; in production once a minute does, and at night for archiving and purging.
 SWEEP_SECONDS = env.number("DEMO_SWEEP_SECONDS", 5)
 
 if "django_celery_beat" in INSTALLED_APPS:
     CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 else:
-    CELERY_BEAT_SCHEDULE = beat_schedule(seconds=SWEEP_SECONDS)
+    CELERY_BEAT_SCHEDULE = beat_schedule(seconds=SWEEP_SECONDS, crontab=None)

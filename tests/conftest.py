@@ -40,12 +40,20 @@ def pytest_report_header() -> str:
     return f"database: {connection.vendor}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process is left alone with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("browser")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     from django.db import connection
 
     for vendor, marker in (("postgresql", "postgres"), ("sqlite", "sqlite")):
         if item.get_closest_marker(marker) and connection.vendor != vendor:
             pytest.skip(f"only on {vendor}")
+    if item.get_closest_marker("services") and item.get_closest_marker("slow") and connection.vendor == "sqlite":
+        pytest.skip("a service does not know the database: once is enough, on PostgreSQL")
     for marker in item.iter_markers("services"):
         for name in marker.args:
             _need(bool(os.environ.get(SERVICES[name])), f"needs {name}: {SERVICES[name]} is not set")

@@ -5,7 +5,9 @@ Permissions are Django's own: ``view_chatsession`` reads transcripts, ``change_c
 that does it.
 """
 
+from .archives import ArchiveAdmin
 from .logs import RunAdmin, SessionEventAdmin
+from .outbox import OutboxEntryAdmin
 from .sessions import ChatSessionAdmin
 
-__all__ = ["ChatSessionAdmin", "RunAdmin", "SessionEventAdmin"]
+__all__ = ["ArchiveAdmin", "ChatSessionAdmin", "OutboxEntryAdmin", "RunAdmin", "SessionEventAdmin"]

@@ -9,8 +9,9 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from .. import agents, conf
+from ..choices import Cleanup, RetentionAction
 from ..models import ChatSession, Run
-from ..operations import writing
+from ..operations import retention, writing
 from ..rules.timeouts import BUILT_IN, MODES, TimeoutOverrides
 from . import display
 
@@ -102,6 +103,22 @@ def _times(session: ChatSession, now: datetime) -> Iterator[Fact]:
         yield Fact(_("Warned"), at=session.warned_at)
     if session.ended_at is not None:
         yield Fact(_("Ended"), at=session.ended_at, note=display.end_reason(session.end_reason))
+    yield from _fate(session, now)
+
+
+def _fate(session: ChatSession, now: datetime) -> Iterator[Fact]:
+    """Say what retention does to a session that is over, and when."""
+    fate = retention.fate(session, now)
+    if fate is None:
+        return
+    if session.is_held:
+        yield Fact(_("Retention"), _("kept: legal hold"))
+    elif fate.action is None or fate.at is None:
+        yield Fact(_("Retention"), _("kept for ever"))
+    else:
+        label = _("Archived on") if fate.action == RetentionAction.ARCHIVE else _("Deleted on")
+        due = _("with the next sweep") if fate.at <= now else ""
+        yield Fact(label, at=fate.at, note=_("on the next access after that") if fate.cleanup == Cleanup.LAZY else due)
 
 
 def _counts(session: ChatSession) -> Iterator[Fact]:

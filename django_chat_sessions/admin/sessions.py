@@ -14,7 +14,9 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from ..exceptions import SessionNotFound
 from ..models import ChatSession
+from ..operations import cleaning
 from . import display, facts, filters, listing, pages, searching
 from .acting import CommandsMixin
 
@@ -154,6 +156,14 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
             return rows.filter(uuid=uuid).first()
         return rows.filter(pk=int(object_id)).first() if object_id.isdecimal() else None
 
+    def _present(self, request: HttpRequest, object_id: str) -> ChatSession | None:
+        """Find a session that is there once it has been cleaned up (``CLEANUP``)."""
+        session = self.get_object(request, unquote(object_id))
+        try:
+            return session and cleaning.on_access(session)
+        except SessionNotFound:
+            return None
+
     def change_view(
         self,
         request: HttpRequest,
@@ -166,7 +176,7 @@ class ChatSessionAdmin(CommandsMixin, _ModelAdmin):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         if not self.has_view_or_change_permission(request):
             raise PermissionDenied
-        session = self.get_object(request, unquote(object_id))
+        session = self._present(request, object_id)
         if session is None:
             return self.missing(request, object_id)
         context = pages.context(self, request, session) | (extra_context or {})

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NoReturn
 
+from django.db import Error, router
 from rest_framework import permissions, viewsets
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -19,6 +20,7 @@ from .. import lookups
 from ..agents import RequestContext
 from ..exceptions import InvalidRequest, SessionNotFound
 from ..models import NAME_LENGTH, ChatSession
+from ..operations import cleaning
 from . import errors
 from .formats import JSONParser, JSONRenderer, MergePatchParser, Negotiation, ProblemRenderer, Raw, dumps
 from .representation import session_object
@@ -35,6 +37,11 @@ class ChatViewSet(viewsets.ViewSet):
     parser_classes = [JSONParser, MergePatchParser]
     renderer_classes: list[type[BaseRenderer]] = [JSONRenderer, ProblemRenderer]
     content_negotiation_class = Negotiation
+
+    #: Whether a GET may be answered by a replica that has everything that its caller wrote.
+    may_lag = True
+    #: The database that the call works with, once it is chosen.
+    source: str | None = None
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
         """Take the request; a body that is sent in chunks is one, though nobody knows its length yet."""
@@ -53,7 +60,15 @@ class ChatViewSet(viewsets.ViewSet):
         return [kind() for kind in dict.fromkeys(classes)]
 
     def handle_exception(self, exc: Exception) -> Response:
-        """Answer an error as problem details."""
+        """Answer an error as problem details. What a replica failed to answer, the primary is asked."""
+        if isinstance(exc, Error) and self.source not in {None, router.db_for_write(ChatSession)}:
+            self.source = router.db_for_write(ChatSession)
+            try:
+                answered: Response = getattr(self, str(self.action))(self.request, *self.args, **self.kwargs)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is answered below
+                exc = error
+            else:
+                return answered
         response = errors.respond(exc)
         if response is None:
             raise exc
@@ -72,12 +87,24 @@ class ChatViewSet(viewsets.ViewSet):
         response.headers.setdefault("Cache-Control", "private, no-store")
         return response
 
+    @property
+    def using(self) -> str:
+        """The database that the call works with: for what only reads, the router may name a replica."""
+        if self.source is None:
+            if self.may_lag and self.request.method in permissions.SAFE_METHODS:
+                self.source = router.db_for_read(ChatSession, reader=self.request.user)
+            else:
+                self.source = router.db_for_write(ChatSession)
+        return self.source
+
     def see(self, public_id: str) -> ChatSession:
         """Return the caller's session of that public id, and remember the instant by the clock that decides."""
-        seen = lookups.session(self.request.user, public_id)
+        seen = lookups.session(self.request.user, public_id, using=self.using)
         self.seen_at, self.seen_on = seen.now, time.monotonic()
         self.client  # noqa: B018 - a wrong name is refused on every call
-        return seen.session
+        session = cleaning.on_access(seen.session, now=seen.now)
+        self.source = session._state.db  # not the replica, where it was cleaned up
+        return session
 
     @property
     def now(self) -> datetime:

@@ -36,6 +36,7 @@ TABLE: Mapping[type[ours.ChatSessionError], tuple[int, str]] = {
     ours.MessageNotFound: (404, "message_not_found"),
     ours.RunNotFound: (404, "run_not_found"),
     ours.AgentNotFound: (404, "agent_not_found"),
+    ours.ArchiveNotFound: (404, "session_not_found"),
     ours.IllegalTransition: (409, "session_ended"),
     ours.SessionNotLive: (409, "session_ended"),
     ours.SessionEnded: (409, "session_ended"),
@@ -51,6 +52,9 @@ TABLE: Mapping[type[ours.ChatSessionError], tuple[int, str]] = {
     ours.SessionLimitReached: (429, "session_limit_reached"),
     ours.AgentFailed: (502, "agent_failed"),
     ours.AgentUnavailable: (503, "agent_unavailable"),
+    # No request asks for an archive.
+    ours.ArchiveDamaged: (503, "database_unavailable"),
+    ours.ArchiveUnavailable: (503, "database_unavailable"),
 }
 
 #: What of an error's data a body tells.

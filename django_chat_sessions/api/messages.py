@@ -113,6 +113,11 @@ def _sequence(text: str) -> int:
 class EventViewSet(ChatViewSet):
     """The log of a session."""
 
+    @property
+    def may_lag(self) -> bool:  # type: ignore[override]
+        """Whether a replica will do: not for who waits for what is about to be written."""
+        return "wait" not in self.request.query_params
+
     def list(self, request: Request, session: str) -> Response:
         """Return a page of the log, oldest first; with ``wait`` held until there is something after ``after``."""
         found = self.see(session)

@@ -47,4 +47,4 @@ class MetricsViewSet(ChatViewSet):
 
     def retrieve(self, request: Request) -> Response:
         """Return the figures."""
-        return Response(asdict(figures.measure(using=router.db_for_read(ChatSession))))
+        return Response(asdict(figures.measure(using=self.using)))

@@ -10,7 +10,7 @@ from ..agents import Message
 from ..choices import LIVE, Status
 from ..log import iso
 from ..models import ChatSession, Run
-from ..operations import expiry
+from ..operations import endings
 from ..rules import timeouts
 
 
@@ -21,7 +21,7 @@ def session_object(session: ChatSession, now: datetime) -> dict[str, Any]:
     remaining = max(0.0, (session.expires_at - now).total_seconds()) if status in LIVE else 0.0
     ended_at, end_reason = session.ended_at, session.end_reason
     if status == Status.EXPIRED and ended_at is None:
-        ended_at, end_reason = session.expires_at, expiry.reason(session)
+        ended_at, end_reason = session.expires_at, endings.reason(session)
     return {
         "id": str(session.uuid),
         "external_id": session.external_id,
@@ -60,7 +60,9 @@ def _source(session: ChatSession) -> dict[str, Any] | None:
 
 def timeout_object(policy: timeouts.TimeoutPolicy) -> dict[str, Any]:
     """Return the timeouts in force."""
-    return {**asdict(policy), "mode": str(policy.mode)}
+    shown = {**asdict(policy), "mode": str(policy.mode)}
+    del shown["later_warnings"]  # what a session says itself, and so what the contract knows, is one
+    return shown
 
 
 def message_object(message: Message) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class SessionViewSet(ChatViewSet):
         narrowed = queries.filters(query)
         if narrowed is None or (user is None and not everybody):
             return listed([], None)
-        page = lookups.latest(user, narrowed, limit=query["limit"], after=query.get("cursor"), everybody=everybody)
-        return _page(page)
+        place = {"limit": query["limit"], "after": query.get("cursor"), "using": self.using}
+        return _page(lookups.latest(user, narrowed, everybody=everybody, **place))
 
     def _listed_for(self, owner: str | None) -> tuple[Any, bool]:
         """Return whose sessions to list, and whether everybody's."""
@@ -157,7 +157,8 @@ class SessionViewSet(ChatViewSet):
         found = self.see(session)
         query = self.query(queries.ChildrenQuery)
         narrowed = lookups.Filters(parent=found.uuid)
-        return _page(lookups.latest(request.user, narrowed, limit=query["limit"], after=query.get("cursor")))
+        place = {"limit": query["limit"], "after": query.get("cursor"), "using": self.using}
+        return _page(lookups.latest(request.user, narrowed, **place))
 
     def summary(self, request: Request, session: str) -> Response:
         """Return the figures of a session, or of the tree below it."""

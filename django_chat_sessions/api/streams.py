@@ -60,6 +60,7 @@ class StreamViewSet(ChatViewSet):
     """What happens in a session, live."""
 
     renderer_classes = [EventStreamRenderer, JSONRenderer, ProblemRenderer]
+    may_lag = False
 
     def retrieve(self, request: Request, session: str) -> HttpResponseBase:
         """Send what the caller has missed, and then whatever happens."""
@@ -164,8 +165,9 @@ class _Feed:
         is_last = self.is_once or self.session.status not in LIVE
         if not frames:
             rows = ChatSession.objects.using(self.using).filter(pk=self.session.pk, uuid=self.session.uuid)
-            # Gone, under another public id, or over and all said.
-            is_last = rows.values_list("status", flat=True).first() not in LIVE or is_last
+            # Gone, under another public id, or over; in which case the end may have come since we looked.
+            if rows.values_list("status", flat=True).first() not in LIVE:
+                frames, is_last = chunks.frames(self.session, self.after), True
         self.is_over = is_last and len(frames) < chunks.BATCH
         return frames
 

@@ -14,6 +14,9 @@
 | ``chat_sessions.E010`` | the middleware stands before ``AuthenticationMiddleware`` |
 | ``chat_sessions.E011`` | the SQLite library is too old |
 | ``chat_sessions.E012`` | ``RUNNER`` is Celery, which is not installed |
+| ``chat_sessions.E013`` | ``ARCHIVE_STORAGE`` is not in ``STORAGES`` |
+| ``chat_sessions.E014`` | a subscriber cannot be imported or called |
+| ``chat_sessions.E015`` | the webhook has no secret, an impossible or too short one, or an impossible address |
 | ``chat_sessions.W001`` | the middleware is not installed |
 | ``chat_sessions.W002`` | the middleware is there without ``AuthenticationMiddleware`` |
 | ``chat_sessions.W003`` | ``TOUCH_INTERVAL`` is too long for the shortest timeout |
@@ -26,10 +29,12 @@
 | ``chat_sessions.W010`` | ``STALE_AFTER`` is less than three heartbeats |
 | ``chat_sessions.W011`` | the listener that the settings ask for can't be had |
 | ``chat_sessions.W012`` | ``ASGI_APPLICATION`` is not set (``check --deploy``) |
+| ``chat_sessions.W013`` | ``ARCHIVE_STORAGE`` is a storage whose files the web server gives to anybody |
+| ``chat_sessions.W014`` | the webhook's address is not encrypted |
 
 They run with all checks of a command, or alone with ``manage.py check --tag chat_sessions``.
 """
 
-from . import agents, answers, configuration, databases, middleware, schedule
+from . import agents, answers, archives, configuration, databases, middleware, schedule, subscribers
 
-__all__ = ["agents", "answers", "configuration", "databases", "middleware", "schedule"]
+__all__ = ["agents", "answers", "archives", "configuration", "databases", "middleware", "schedule", "subscribers"]

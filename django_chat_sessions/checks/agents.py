@@ -10,10 +10,10 @@ from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A
 
 from django_chat_sessions import agents, conf
 from django_chat_sessions.agents import Agent
-from django_chat_sessions.choices import Strategy
+from django_chat_sessions.choices import Cleanup, Strategy
 from django_chat_sessions.exceptions import InvalidRequest, InvalidTimeout
 from django_chat_sessions.models import NAME_LENGTH
-from django_chat_sessions.rules import timeouts
+from django_chat_sessions.rules import retention, timeouts
 
 from .configuration import TAG, check_timeouts, is_sound
 
@@ -101,6 +101,10 @@ _SOUND: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
      "`window_messages` has to be at least 1, or None."),
     ("window_tokens", lambda number: number is None or number >= 1, "sees no token",
      "`window_tokens` has to be at least 1, or None."),
+    ("retention", lambda tier: not list(retention.problems(tier)), "is kept for an impossible time",
+     f"`retention` is a dict of days by status ({', '.join(retention.KEPT)}), None for ever, and of the `action`."),
+    ("cleanup", lambda name: name is None or name in Cleanup.values, "has an unknown cleanup",
+     f"Choose one of {', '.join(Cleanup.values)}."),
 )  # fmt: skip
 
 

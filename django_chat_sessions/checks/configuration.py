@@ -14,10 +14,10 @@ from django.core.checks import CheckMessage, Error, register
 from django.utils.module_loading import import_string
 
 from django_chat_sessions import conf
-from django_chat_sessions.choices import Strategy, TimeoutMode
+from django_chat_sessions.choices import APP_PREFIX, Cleanup, EventType, Strategy, TimeoutMode
 from django_chat_sessions.exceptions import InvalidTimeout
-from django_chat_sessions.models import NAME_LENGTH
-from django_chat_sessions.rules import timeouts
+from django_chat_sessions.models import NAME_LENGTH, SUBSCRIBER_LENGTH
+from django_chat_sessions.rules import retention, timeouts
 
 TAG = "chat_sessions"
 
@@ -80,6 +80,11 @@ def _address(value: Any) -> str | None:
     return None if value is None or (isinstance(value, str) and "://" in value) else "a URL, or None"
 
 
+def _web_address(value: Any) -> str | None:
+    is_address = value is None or (isinstance(value, str) and value.startswith(("https://", "http://")))
+    return None if is_address else "an address that begins with https://, or None"
+
+
 def _flag(value: Any) -> str | None:
     return None if isinstance(value, bool) else "True or False"
 
@@ -99,6 +104,63 @@ def _hook(value: Any) -> str | None:
     return None if is_hook else "a callable, its dotted path, or None"
 
 
+def _thresholds(value: Any) -> str | None:
+    several = value if isinstance(value, (list, tuple)) else [value]
+    is_sound = value is None or (several and all(whole(0)(minutes) is None for minutes in several))
+    return None if is_sound else "minutes, a whole number from 0 on, or a list of such, or None"
+
+
+def _retention(value: Any) -> str | None:
+    wrong = "; ".join(retention.problems(value))
+    return f"a dict of days by status, and an action, but {wrong}" if wrong else None
+
+
+def _retentions(value: Any) -> str | None:
+    if not isinstance(value, Mapping):
+        return "a dict of applications and their RETENTION"
+    names = [f"{name!r} is no text" for name in value if not isinstance(name, str)]
+    tiers = (f"{name!r}: {text}" for name, tier in value.items() for text in retention.problems(tier))
+    wrong = "; ".join((*names, *tiers))
+    return f"a dict of applications and dicts of days by status, and an action, but {wrong}" if wrong else None
+
+
+def is_event_pattern(value: Any) -> bool:
+    """Tell whether a value names a type of events, or the beginning of some and ``*``."""
+    if not isinstance(value, str):
+        return False
+    beginning = value.removesuffix("*")
+    known = [*EventType.values, APP_PREFIX]
+    return (
+        value in EventType.values
+        or value.startswith(APP_PREFIX)
+        or (beginning != value and any(name.startswith(beginning) for name in known))
+    )
+
+
+def _patterns(value: Any) -> str | None:
+    is_sound = isinstance(value, (list, tuple)) and all(map(is_event_pattern, value))
+    return None if is_sound else "a list of types of events, or of beginnings and *, such as 'session.*'"
+
+
+def _subscribers(value: Any) -> str | None:
+    is_sound = isinstance(value, Mapping) and all(
+        is_event_pattern(pattern)
+        and isinstance(paths, (list, tuple))
+        and all(isinstance(path, str) and len(path) <= SUBSCRIBER_LENGTH for path in paths)
+        for pattern, paths in value.items()
+    )
+    return None if is_sound else "a dict of types of events, or beginnings and *, and lists of dotted paths"
+
+
+def _secrets(value: Any) -> str | None:
+    several = value if isinstance(value, (list, tuple)) else [value]
+    is_sound = value is None or (several and all(isinstance(one, str) and one for one in several))
+    return None if is_sound else "text, a list of texts, or None"
+
+
+#: Settings whose values are never shown.
+_SECRETS = ("REDIS_URL", "WEBHOOK_URL", "WEBHOOK_SECRET")
+
 #: What each setting has to be.
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
@@ -107,7 +169,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "TIMEOUT_MODE": one_of(TimeoutMode.values),
         "TIMEOUT_MINUTES": whole(1, optional=True),
         "MAX_DURATION_MINUTES": whole(1, optional=True),
-        "WARNING_THRESHOLD_MINUTES": whole(0, optional=True),
+        "WARNING_THRESHOLD_MINUTES": _thresholds,
         "AUTO_RENEW": _flag,
         "MIN_TIMEOUT_MINUTES": whole(1),
         "MAX_TIMEOUT_MINUTES": whole(1),
@@ -122,6 +184,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "MAX_LIVE_SESSIONS": whole(1, optional=True),
         "MAX_DEPTH": whole(1),
         "END_CHILDREN": _flag,
+        "EXPIRE_CHILDREN": _flag,
+        "PURGE_CHILDREN": _flag,
+        "CASCADE_BOUND": whole(1, 30_000),
         "WINDOW_MESSAGES": whole(1),
         "WINDOW_TOKENS": whole(1, optional=True),
         "TOKEN_COUNTER": _hook,
@@ -139,6 +204,19 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "TRANSCRIPT_SECONDS": whole(1),
         # A sweep names its sessions in one statement, and SQLite takes 32 766 parameters.
         "SWEEP_BATCH": whole(1, 30_000),
+        "SWEEP_EVENTS": whole(1),
+        "SWEEP_SECONDS": seconds(1, 86_400),
+        "RETENTION": _retention,
+        "APPLICATION_RETENTION": _retentions,
+        "CLEANUP": one_of(Cleanup.values),
+        "ARCHIVE_STORAGE": lambda value: None if value is None or isinstance(value, str) else "an alias, or None",
+        "KEEP_CHUNKS": duration(zero=True),
+        "SUBSCRIBERS": _subscribers,
+        "DELIVERY_ATTEMPTS": whole(1, 1000),
+        "WEBHOOK_URL": _web_address,
+        "WEBHOOK_SECRET": _secrets,
+        "WEBHOOK_EVENTS": _patterns,
+        "WEBHOOK_TIMEOUT": seconds(0.1, 50),
         "COOKIE_NAME": _cookie,
         "CREATE_SESSIONS": _flag,
         "CAPTURE": _hook,
@@ -193,13 +271,16 @@ _HOOKS = {
 }
 
 
-def _check_hook(name: str, path: Any, takes: str) -> list[CheckMessage]:
-    if not isinstance(path, str):
-        return []
+def wrong_path(path: str) -> str | None:
+    """Return what is wrong with the dotted path of a callable, in words."""
     try:
-        problem = None if callable(import_string(path)) else "is not callable"
+        return None if callable(import_string(path)) else "is not callable"
     except ImportError as error:
-        problem = f"cannot be imported: {error}"
+        return f"cannot be imported: {error}"
+
+
+def _check_hook(name: str, path: Any, takes: str) -> list[CheckMessage]:
+    problem = wrong_path(path) if isinstance(path, str) else None
     if problem is None:
         return []
     hint = f"Give the dotted path of a callable that takes {takes}."
@@ -233,7 +314,7 @@ def _check_key(key: Any, value: Any) -> list[CheckMessage]:
     expected = RULES[key](value)
     if expected is None:
         return []
-    text = f"CHAT_SESSIONS[{key!r}] cannot be {value!r}."
+    text = f"CHAT_SESSIONS[{key!r}] cannot be {'what it is' if key in _SECRETS else repr(value)}."
     return [Error(text, hint=f"It has to be {expected}.", id="chat_sessions.E003")]
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from django.core.checks import CheckMessage, Tags, Warning, register  # noqa: A004
 from django.db import DatabaseError, connections
 
-from django_chat_sessions import schedule
+from django_chat_sessions import conf, schedule
 
-from .configuration import TAG
+from .configuration import TAG, is_sound
 
 _TABLE = "django_celery_beat_periodictask"
 
@@ -21,7 +21,7 @@ def check_schedule(**_: Any) -> list[CheckMessage]:
     """Check that a project with Celery schedules the tasks, as far as the settings tell."""
     if find_spec("celery") is None or schedule.is_available():
         return []
-    missing = _unscheduled()
+    missing = ", ".join(sorted(_unscheduled()))
     if not missing:
         return []
     hint = "Put django_chat_sessions.schedule.BEAT_SCHEDULE into Celery's beat_schedule, or install"
@@ -41,7 +41,7 @@ def check_entries(*, databases: Sequence[str] | None = None, **_: Any) -> list[C
         there = {entry.task for entry in schedule.show()}
     except DatabaseError:
         return []  # Django's own checks and the command that follows say it better
-    missing = ", ".join(sorted(set(schedule.TASKS.values()) - there))
+    missing = ", ".join(sorted(_unscheduled() - there))
     if not missing:
         return []
     hint = "Run `manage.py chat_sessions schedule`; disable in the admin what is not wanted."
@@ -49,8 +49,11 @@ def check_entries(*, databases: Sequence[str] | None = None, **_: Any) -> list[C
     return [Warning(text, hint=hint, id="chat_sessions.W005")]
 
 
-def _unscheduled() -> str:
-    return ", ".join(sorted(set(schedule.TASKS.values()) - schedule.configured()))
+def _unscheduled() -> set[str]:
+    """Return the tasks that have something to do and are in no table: without subscribers nothing is delivered."""
+    delivers = is_sound() and conf.get().has_subscribers
+    needed = set(schedule.TASKS.values()) - (set() if delivers else {"chat_sessions.deliver"})
+    return needed - schedule.configured()
 
 
 def _has_table(alias: str) -> bool:

@@ -38,7 +38,9 @@ PROTECT = (
     """,
     """
     CREATE CONSTRAINT TRIGGER chat_sessions_no_delete AFTER DELETE ON chat_sessions_sessionevent
-        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION chat_sessions_protect_log()
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+        WHEN (coalesce(current_setting('chat_sessions.purging', true), '') <> 'on')
+        EXECUTE FUNCTION chat_sessions_protect_log()
     """,
     """
     CREATE FUNCTION chat_sessions_protect_held() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -60,15 +62,18 @@ CASCADE = (
     DECLARE found record;
     BEGIN
         FOR found IN
-            SELECT conrelid::regclass AS child, conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint
+            SELECT conrelid::regclass AS child, conname, pg_get_constraintdef(oid) AS definition,
+                CASE conrelid WHEN 'chat_sessions_archive'::regclass THEN 'SET NULL' ELSE 'CASCADE' END AS action
+            FROM pg_constraint
             WHERE contype = 'f' AND confdeltype = 'a'
                 AND conrelid IN ('chat_sessions_run'::regclass, 'chat_sessions_runchunk'::regclass,
-                                 'chat_sessions_sessionevent'::regclass)
+                                 'chat_sessions_sessionevent'::regclass, 'chat_sessions_outboxentry'::regclass,
+                                 'chat_sessions_archive'::regclass)
                 AND confrelid IN ('chat_sessions_chatsession'::regclass, 'chat_sessions_run'::regclass)
         LOOP
             EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', found.child, found.conname);
             EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I %s', found.child, found.conname,
-                           replace(found.definition, ' DEFERRABLE', ' ON DELETE CASCADE DEFERRABLE'));
+                           replace(found.definition, ' DEFERRABLE', format(' ON DELETE %s DEFERRABLE', found.action)));
         END LOOP;
     END $$
     """,

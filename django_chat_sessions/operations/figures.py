@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db.models import Count, F, Min, Sum
+from django.db.models import Count, F, Min, Q, Sum
 
 from .. import dialects
-from ..choices import LIVE, MESSAGE_TYPES, Role, Status
-from ..models import ChatSession, Run, SessionEvent
+from ..choices import LIVE, MESSAGE_TYPES, RetentionAction, Role, Status
+from ..models import ChatSession, OutboxEntry, Run, SessionEvent
+from . import retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Summary:
 def final(session: ChatSession, now: datetime) -> dict[str, Any]:
     """Return the figures that the event of a session's end keeps."""
     return {
-        "duration_seconds": round((now - session.created_at).total_seconds(), 3),
+        "duration_seconds": round(max(0.0, (now - session.created_at).total_seconds()), 3),
         "message_count": session.message_count,
         "token_count": session.token_count,
         "renewal_count": session.renewal_count,
@@ -117,6 +118,8 @@ class Metrics:
         live: sessions that take messages.
         near_deadline_seconds: until the next deadline; None without a live session.
         due: sessions past their deadline that no sweep has recorded yet.
+        archivable, purgeable: sessions that the next sweeps archive and delete.
+        undelivered: events of which subscribers have yet to be told, ``pending``, and those that were ``set_aside``.
         messages, tokens: of the sessions that are there.
         runs: answers by status.
     """
@@ -125,6 +128,9 @@ class Metrics:
     live: int
     near_deadline_seconds: float | None
     due: int
+    archivable: int
+    purgeable: int
+    undelivered: dict[str, int]
     messages: int
     tokens: int
     runs: dict[str, int]
@@ -143,11 +149,18 @@ def measure(*, using: str = "default") -> Metrics:
     totals = sessions.aggregate(messages=Sum(F("message_count")), tokens=Sum(F("token_count")))
     nearest = sessions.live(now).aggregate(nearest=Min("expires_at"))["nearest"]
     runs = Run.objects.using(using).order_by().values_list("status").annotate(number=Count("pk"))
+    retained = retention.count(using, now)
     return Metrics(
         sessions={str(status): by_status.get(status, 0) for status in Status},
         live=sum(by_status.get(status, 0) for status in LIVE),
         near_deadline_seconds=None if nearest is None else round((nearest - now).total_seconds(), 3),
         due=due,
+        archivable=retained[RetentionAction.ARCHIVE],
+        purgeable=retained[RetentionAction.DELETE],
+        undelivered=OutboxEntry.objects.using(using).aggregate(
+            pending=Count("pk", filter=Q(set_aside_at__isnull=True)),
+            set_aside=Count("pk", filter=Q(set_aside_at__isnull=False)),
+        ),
         messages=totals["messages"] or 0,
         tokens=totals["tokens"] or 0,
         runs=dict(runs),

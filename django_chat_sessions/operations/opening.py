@@ -12,15 +12,15 @@ from django.db import IntegrityError, router
 
 from .. import agents, conf, dialects, log, signals
 from ..agents import Message
-from ..choices import LIVE, EventType, Strategy
-from ..exceptions import InvalidRequest, SessionNotFound
+from ..choices import LIVE, EventType, Status, Strategy
+from ..exceptions import InvalidRequest, SessionEnded, SessionNotFound
 from ..models import ChatSession, SessionEvent
 from ..rules import concurrency, lifecycle, timeouts
 from ..rules.concurrency import ANY, Client
 from ..rules.timeouts import TimeoutOverrides
-from . import limits, places, writing
+from . import cascades, limits, places, writing
 from . import messages as conversation
-from .expiry import record_expiry
+from .endings import record_expiry
 from .places import Opening
 
 #: Attempts to open where others open the same at the same instant; each failed one found a winner.
@@ -79,7 +79,7 @@ def open(  # noqa: A001, PLR0913 - the field's word, and its fields
             be a new session is taken.
         MessageTooLong, MetadataTooLarge, MessageLimitReached: too much of something.
         SessionNotFound: the parent or the source is gone, or somebody else's.
-        SessionExpired, SessionEnded: the parent is over.
+        SessionExpired, SessionEnded: the parent is over, or the source was archived.
         SessionLimitReached: the owner has too many live sessions.
     """
     using = using or router.db_for_write(ChatSession)
@@ -89,7 +89,7 @@ def open(  # noqa: A001, PLR0913 - the field's word, and its fields
     strategy = known.strategy_in_force
     _check_client(strategy, client)
     if timeout is not None and timeout.as_dict():
-        timeouts.check(known.policy(timeout), conf.get().bounds)
+        timeouts.check(known.policy(timeout), conf.get().bounds, own=timeout)
     history = _checked(messages)
     alone = parent is not None or source is not None
     wanted = Opening(
@@ -125,6 +125,12 @@ def _own(source: ChatSession | None, owner: Any, using: str) -> ChatSession | No
     if row is None:
         raise SessionNotFound
     return row
+
+
+def _check_readable(source: ChatSession) -> None:
+    """Refuse to copy what is not there any more."""
+    if source.status == Status.ARCHIVED:
+        raise SessionEnded("The session was archived; its conversation cannot be continued.", status=source.status)
 
 
 def _first(*values: Any) -> Any:
@@ -166,6 +172,8 @@ def _attempt(wanted: Opening, *, client: Client, using: str) -> Opened:
     with log.begin(using):
         rows = places.lock(wanted, using)
         now = dialects.now(using)
+        if wanted.source is not None:
+            _check_readable(rows[wanted.source.pk])
         if wanted.parent is not None:
             wanted = replace(wanted, parent=places.live_parent(rows[wanted.parent.pk], now, using))
         found = _find(wanted, now, using)
@@ -195,6 +203,7 @@ def _find(wanted: Opening, now: datetime, using: str) -> ChatSession | None:
             return session
         if session is not None:
             record_expiry(session, now)
+            cascades.expire_below(using, [session.pk], now)
     return None
 
 
@@ -293,11 +302,13 @@ def fork(
     Raises:
         InvalidRequest: ``at`` never was, or the client must name itself.
         SequenceConflict: the source has moved on.
+        SessionEnded: the source was archived.
     """
     concurrency.check_named(session.strategy, client)
     using = writing.alias(session)
     with log.begin(using):
         source = log.lock(session)
+        _check_readable(source)
         at = source.last_sequence if at is None else at
         if not 1 <= at <= source.last_sequence:
             raise InvalidRequest({"at": [f"The log has the sequences 1 to {source.last_sequence}."]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,14 +13,15 @@ from django.db import connections, router
 from django.db.models import Q
 
 from .. import agents, conf, dialects, notifications
+from ..batches import Due
 from ..choices import ALIVE, RunStatus
 from ..exceptions import SessionNotFound
 from ..models import ChatSession, Run
-from . import dispatching, writing
+from . import cascades, dispatching, writing
 from .patience import impatient
 from .runner import RUNNER, process_name
 from .settling import settle
-from .sweeping import Swept
+from .sweeping import Budget, Swept, Watch, sweep
 
 logger = logging.getLogger("django_chat_sessions")
 
@@ -46,27 +48,37 @@ def abandon(draft: writing.Draft, run: Run, error: str = LOST) -> None:
     draft.entries += settle(run, RunStatus.FAILED, now=draft.now, next_sequence=draft.next_sequence, error=error)
 
 
-def recover(*, using: str | None = None, limit: int | None = None) -> Swept:
+def recover(*, using: str | None = None, limit: int | None = None, watch: Watch | None = None) -> Swept:
     """See to every answer whose process is lost: begin it anew where its agent may be retried, or mark it as failed.
 
-    Runs that wait although somebody should have taken them (a broker may lose messages) are handed over again. Safe in
-    any number of workers at once.
+    Runs that wait although somebody should have taken them (a broker may lose messages) are handed over again. Children
+    that the end of their parent has yet to reach end, too. Safe in any number of workers at once.
 
     Args:
         using: the database; the one that sessions are written to by default.
-        limit: runs at the most.
+        limit: runs and sessions at the most.
+        watch: is told after each batch, and may end the sweep.
     """
-    using = using or router.db_for_write(ChatSession)
-    size = conf.get().SWEEP_BATCH
-    count = batches = last = 0
+    return sweep("recover", _batches, using=using, limit=limit, watch=watch)
+
+
+def due(using: str, now: datetime) -> list[Due]:
+    """Return what ``recover`` looks at: runs of which nobody has heard for long, and ends that have to go on."""
+    where = f"r.status IN ({', '.join(repr(str(status)) for status in ALIVE)}) AND r.heartbeat_at <= %(before)s"
+    given = {"before": dialects.instant(connections[using], now - conf.get().stale_after)}
+    source = "chat_sessions_run r JOIN chat_sessions_chatsession s ON s.id = r.session_id"
+    return [Due(where, "r.heartbeat_at", given, source=source, key="r.id"), *cascades.due(using, now)]
+
+
+def _batches(using: str, budget: Budget) -> Iterator[int]:
+    yield from cascades.go_on(using)
+    last = 0
     while True:
+        size = budget.size
         found = list(_silent(using, after=last)[:size])
-        for run in found:
-            if limit is None or count < limit:
-                count += _tried(run)
-        batches += 1
-        if len(found) < size or count == limit:
-            return Swept("recover", count, batches)
+        yield sum(_tried(run) for run in found)
+        if len(found) < size:
+            return
         last = found[-1].pk
 
 

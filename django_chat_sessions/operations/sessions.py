@@ -11,17 +11,15 @@ from uuid import uuid4
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
-from .. import agents, conf, dialects, log, notifications, signals, statements
-from ..choices import ALIVE, LIVE, EndReason, EventType, RunStatus
+from .. import agents, conf, dialects, log, logs, notifications, signals, statements
+from ..choices import ALIVE, EventType, RunStatus
 from ..exceptions import LegalHold, RenewalLimitReached
 from ..models import ChatSession, Run
-from ..rules import concurrency, lifecycle, timeouts
+from ..rules import concurrency, timeouts
 from ..rules import merge as patches
 from ..rules.concurrency import ANY, Client
 from ..rules.timeouts import TimeoutOverrides, TimeoutPolicy
-from . import limits, opening, writing
-from .expiry import record_expiry
-from .figures import final
+from . import cascades, endings, limits, opening, writing
 from .settling import settle
 
 
@@ -94,8 +92,9 @@ def renew(session: ChatSession, *, client: Client = ANY, expected_sequence: int 
             raise RenewalLimitReached(max_duration_minutes=policy.max_duration_minutes)
         draft.come_back()
         draft.touch()
-        deadline = max(row.expires_at, timeouts.deadline(policy, row.created_at, draft.now))
-        draft.columns["renewed_at"] = draft.now
+        renewed_at = max(row.renewed_at, draft.now)  # the clock may have been set back since
+        deadline = max(row.expires_at, timeouts.deadline(policy, row.created_at, renewed_at))
+        draft.columns["renewed_at"] = renewed_at
         draft.extend(deadline)
         draft.record(EventType.SESSION_RENEWED, {"expires_at": log.iso(deadline)})
     return session
@@ -132,7 +131,7 @@ def change_timeout(
 def _changed(session: ChatSession, changes: Mapping[str, Any]) -> tuple[TimeoutOverrides, TimeoutPolicy]:
     own = timeouts.change(session.overrides, changes)
     policy = agents.of(session.agent).policy(own)
-    timeouts.check(policy, conf.get().bounds)
+    timeouts.check(policy, conf.get().bounds, own=own)
     return own, policy
 
 
@@ -215,7 +214,8 @@ def end(
 ) -> ChatSession:
     """End a live session on purpose: one event keeps the reason, the final state and the figures.
 
-    A running answer is cancelled. Live children end too, unless the setting ``END_CHILDREN`` leaves them.
+    A running answer is cancelled. Live children end too, unless the setting ``END_CHILDREN`` leaves them; of more than
+    ``CASCADE_BOUND`` descendants the rest ends with the next recovery.
 
     Raises:
         SessionExpired, SessionEnded: it is over already.
@@ -224,8 +224,6 @@ def end(
     with writing.writing(session, client=client, expected_sequence=expected_sequence) as draft:
         _close(draft, EventType.SESSION_ENDED, reason)
         draft.announce(signals.session_ended, reason=reason)
-        if conf.get().END_CHILDREN:
-            _end_children(draft)
     return session
 
 
@@ -238,8 +236,6 @@ def fail(session: ChatSession, *, reason: str = "") -> ChatSession:
     with writing.writing(session) as draft:
         _close(draft, EventType.SESSION_FAILED, reason)
         draft.announce(signals.session_failed, reason=reason)
-        if conf.get().END_CHILDREN:
-            _end_children(draft)
     return session
 
 
@@ -248,21 +244,10 @@ def _close(draft: writing.Draft, type_: EventType, reason: str) -> None:
     runs = Run.objects.using(writing.alias(row)).filter(session=row, status__in=ALIVE)
     for run in runs:
         draft.entries += settle(run, RunStatus.CANCELLED, now=draft.now, next_sequence=draft.next_sequence)
-    figures = final(row, draft.now)
-    data = {"reason": reason, "ended_at": log.iso(draft.now), "state": row.state, "figures": figures}
-    draft.record(type_, data)
-
-
-def _end_children(draft: writing.Draft) -> None:
-    children = ChatSession.objects.using(writing.alias(draft.session)).filter(parent=draft.session, status__in=LIVE)
-    for child in children.order_by("pk"):
-        row = log.lock(child)
-        if row.status not in LIVE:
-            continue
-        if lifecycle.status_at(row.status, row.expires_at, draft.now) in LIVE:
-            end(row, reason=EndReason.PARENT_ENDED)
-        else:
-            record_expiry(row, draft.now)
+    draft.record(type_, endings.ended(row, draft.now, reason))
+    if conf.get().END_CHILDREN:
+        # Before the parent is written, whose row may be marked.
+        cascades.end_below(writing.alias(row), [row.pk], draft.now)
 
 
 def delete(session: ChatSession, *, expected_sequence: int | None = None) -> int:
@@ -281,7 +266,7 @@ def delete(session: ChatSession, *, expected_sequence: int | None = None) -> int
         if any(is_held for _, _, is_held in rows):
             raise LegalHold
         writing.check_sequence(row, expected_sequence)
-        ChatSession.objects.using(using).filter(pk__in=[pk for pk, _, _ in rows]).delete()
+        logs.remove(using, [pk for pk, _, _ in rows])
         for _, uuid, _ in rows:
             transaction.on_commit(partial(notifications.tell, using, uuid), using=using)
     return len(rows)

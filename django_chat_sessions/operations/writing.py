@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +30,13 @@ def announce(signal: Signal, session: ChatSession, **arguments: Any) -> None:
     if signal.has_listeners(ChatSession):
         send = partial(signal.send_robust, sender=ChatSession, session=session, **arguments)
         transaction.on_commit(send, using=alias(session))
+
+
+def announce_each(signal: Signal, using: str, ids: Sequence[int], **arguments: Any) -> None:
+    """Send a signal for each of many sessions when the transaction has committed, where somebody listens."""
+    if ids and signal.has_listeners(ChatSession):
+        for session in ChatSession.objects.using(using).filter(pk__in=ids).order_by("pk"):
+            announce(signal, session, **arguments)
 
 
 @dataclass(slots=True)

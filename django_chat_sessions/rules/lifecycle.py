@@ -21,7 +21,8 @@ TRANSITIONS: Mapping[str, frozenset[str]] = MappingProxyType(
         Status.EXPIRED: frozenset({Status.ARCHIVED}),
         Status.ENDED: frozenset({Status.ARCHIVED}),
         Status.FAILED: frozenset({Status.ARCHIVED}),
-        Status.ARCHIVED: frozenset(),
+        # Back to where it was, when its content is restored.
+        Status.ARCHIVED: frozenset({Status.EXPIRED, Status.ENDED, Status.FAILED}),
     }
 )
 
@@ -134,6 +135,15 @@ def _changed(now: Projection, data: Mapping[str, Any]) -> Projection:
     return replace(now, **{k: data[k] for k in ("title", "tags", "metadata", "owner") if k in data})
 
 
+def _state(now: Projection, data: Mapping[str, Any]) -> Projection:
+    # What an archived session's state was made of is erased, as the state is.
+    return now if data.get("erased") else replace(now, state=merge(now.state, data["patch"]))
+
+
+def _restored(now: Projection, data: Mapping[str, Any]) -> Projection:
+    return replace(now, status=move(now.status, data["status"]), state=data.get("state", {}))
+
+
 def _over(status: Status) -> Callable[[Projection, Mapping[str, Any]], Projection]:
     def change(now: Projection, data: Mapping[str, Any]) -> Projection:
         reason = str(data.get("reason", ""))
@@ -155,8 +165,9 @@ _CHANGES: Mapping[str, Callable[[Projection, Mapping[str, Any]], Projection]] = 
     EventType.SESSION_CLAIMED: lambda now, data: replace(now, owner=data["owner"]),
     EventType.SESSION_HELD: lambda now, data: replace(now, is_held=True),
     EventType.SESSION_RELEASED: lambda now, data: replace(now, is_held=False),
-    EventType.SESSION_ARCHIVED: lambda now, data: replace(now, status=move(now.status, Status.ARCHIVED)),
-    EventType.STATE_CHANGED: lambda now, data: replace(now, state=merge(now.state, data["patch"])),
+    EventType.SESSION_ARCHIVED: lambda now, data: replace(now, status=move(now.status, Status.ARCHIVED), state={}),
+    EventType.SESSION_RESTORED: _restored,
+    EventType.STATE_CHANGED: _state,
     EventType.MESSAGE: _message,
     EventType.MESSAGE_DELETED: _replacement,
     EventType.RUN_STARTED: _answering,

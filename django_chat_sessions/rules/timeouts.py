@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -36,13 +36,23 @@ MODES: Mapping[str, Mode] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class TimeoutOverrides:
-    """What one tier says itself; None is inherited. Minutes beat the mode."""
+    """What one tier says itself; None is inherited. Minutes beat the mode.
+
+    ``warning_threshold_minutes`` may be several, for as many warnings, except in a session's own tier: the largest is
+    when it is near expiration.
+    """
 
     mode: str | None = None
     timeout_minutes: int | None = None
     max_duration_minutes: int | None = None
-    warning_threshold_minutes: int | None = None
+    warning_threshold_minutes: int | Sequence[int] | None = None
     auto_renew: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Have several thresholds in their order, as a value that can be compared and kept."""
+        if isinstance(self.warning_threshold_minutes, (list, tuple, set, frozenset)):
+            several = tuple(sorted(set(self.warning_threshold_minutes), reverse=True))
+            object.__setattr__(self, "warning_threshold_minutes", several or None)
 
     def as_dict(self) -> dict[str, Any]:
         """Return only what is set."""
@@ -52,13 +62,14 @@ class TimeoutOverrides:
 
 @dataclass(frozen=True, slots=True)
 class TimeoutPolicy:
-    """What is in force. Minutes."""
+    """What is in force. Minutes; ``later_warnings`` are the thresholds after the first, in the order of time."""
 
     mode: str
     timeout_minutes: int
     max_duration_minutes: int
     warning_threshold_minutes: int
     auto_renew: bool
+    later_warnings: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,8 @@ def merge(*tiers: TimeoutOverrides) -> TimeoutPolicy:
         maximum = max(maximum, idle)
     if own.warning_threshold_minutes is None and warning >= idle:
         warning = idle // 2
-    return replace(laid, max_duration_minutes=maximum, warning_threshold_minutes=warning)
+    later = tuple(minutes for minutes in laid.later_warnings if minutes < warning)
+    return replace(laid, max_duration_minutes=maximum, warning_threshold_minutes=warning, later_warnings=later)
 
 
 def overlay(*tiers: TimeoutOverrides) -> TimeoutPolicy:
@@ -97,32 +109,51 @@ def overlay(*tiers: TimeoutOverrides) -> TimeoutPolicy:
     result: dict[str, Any] = {}
     for tier in (BUILT_IN, *tiers):
         result.update(_expand(tier))
-        result.update(tier.as_dict())
+        result.update(_explicit(tier))
     return TimeoutPolicy(**result)
 
 
-def _expand(tier: TimeoutOverrides) -> dict[str, int]:
+def _explicit(tier: TimeoutOverrides) -> dict[str, Any]:
+    own = tier.as_dict()
+    thresholds = own.get("warning_threshold_minutes")
+    if thresholds is None:
+        return own
+    first, *later = thresholds if isinstance(thresholds, tuple) else (thresholds,)
+    return {**own, "warning_threshold_minutes": first, "later_warnings": tuple(later)}
+
+
+def _expand(tier: TimeoutOverrides) -> dict[str, Any]:
     if tier.mode is None:
         return {}
     if tier.mode not in MODES:
         raise InvalidRequest({"mode": [f"The modes are {', '.join(MODES)}."]})
     mode = MODES[tier.mode]
-    expanded = {name: getattr(mode, name) for name in ("timeout_minutes", "warning_threshold_minutes")}
+    names = ("timeout_minutes", "warning_threshold_minutes")
+    expanded: dict[str, Any] = {"later_warnings": (), **{name: getattr(mode, name) for name in names}}
     if mode.max_duration_minutes is not None:
         expanded["max_duration_minutes"] = mode.max_duration_minutes
     return expanded
 
 
-def check(policy: TimeoutPolicy, bounds: Bounds) -> None:
+def check(policy: TimeoutPolicy, bounds: Bounds, *, own: TimeoutOverrides | None = None) -> None:
     """Refuse a policy out of bounds.
+
+    Args:
+        policy: what would be in force.
+        bounds: what is allowed.
+        own: a session's tier, which is kept in a row.
 
     Raises:
         InvalidTimeout: with the field and its bounds in minutes.
+        InvalidRequest: the session has several thresholds of its own.
     """
+    if own is not None and isinstance(own.warning_threshold_minutes, tuple):
+        raise InvalidRequest({"warning_threshold_minutes": ["A session has one threshold of its own."]})
     idle = policy.timeout_minutes
     _within("timeout_minutes", idle, bounds.min_timeout_minutes, bounds.max_timeout_minutes)
     _within("max_duration_minutes", policy.max_duration_minutes, idle, bounds.max_duration_minutes)
-    _within("warning_threshold_minutes", policy.warning_threshold_minutes, 0, idle - 1)
+    for minutes in (policy.warning_threshold_minutes, *policy.later_warnings):
+        _within("warning_threshold_minutes", minutes, 0, idle - 1)
 
 
 def _within(name: str, value: int, least: int, most: int) -> None:

@@ -180,7 +180,7 @@ def test_idle_conversation_expires_by_celery_and_goes_on_in_a_new_one(
 
     expect(chat.chip).to_contain_text("Expires in", timeout=50_000)
     expect(page.get_by_role("timer")).to_have_text(re.compile(r"0:[0-3]\d"))
-    page.get_by_role("button", name="Stay").click()
+    page.get_by_role("button", name="Keep it open").click()
     expect(chat.chip).not_to_contain_text("Expires in")
 
     with site.api("alice") as api:
@@ -223,9 +223,9 @@ def test_countdown_near_expiry_offers_to_stay_and_unsent_text_survives_the_end(
     chat.page.clock.fast_forward("26:00")
     expect(chat.chip).to_contain_text(re.compile(r"Expires in\s*[34]:\d\d"))
     expect(chat.page.locator("#announcer")).to_contain_text("expires in")
-    chat.page.get_by_role("button", name="Stay").click()
+    chat.page.get_by_role("button", name="Keep it open").click()
     expect(chat.chip).not_to_contain_text("Expires in")
-    expect(chat.page.get_by_role("button", name="Stay")).to_be_hidden()
+    expect(chat.page.get_by_role("button", name="Keep it open")).to_be_hidden()
     with site.api(guest) as api:
         assert api.get(f"sessions/{session}").json()["renewal_count"] == 1
 
@@ -246,7 +246,7 @@ def test_staying_beyond_the_maximum_is_explained(site: Site, context_of: Context
         session = api.post("sessions", json={"agent": "echo", "timeout": limits}).json()["id"]
     site.age(session, minutes=2)
     chat = Chat.open(context_of(guest), site, f"/?session={session}")
-    chat.page.get_by_role("button", name="Stay").click()
+    chat.page.get_by_role("button", name="Keep it open").click()
     expect(chat.notice).to_contain_text("5 minutes at most")
     chat.page.get_by_role("button", name="Continue in a new one").click()
     chat.page.wait_for_url(lambda url: session not in url)

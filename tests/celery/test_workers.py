@@ -13,8 +13,9 @@ from django.db.models import F
 
 from django_chat_sessions.choices import EventType, Status
 from django_chat_sessions.models import ChatSession, SessionEvent
+from django_chat_sessions.operations.sweeps import SWEEPS
 from django_chat_sessions.testing import age, make_session
-from tests.celery.conftest import Broker, Process, eventually
+from tests.celery.conftest import PATIENCE_SECONDS, Broker, Process, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -28,7 +29,7 @@ def status(session: ChatSession) -> str:
 
 def expired_by(worker: Process) -> list[int]:
     """Return how many sessions each of a worker's tasks said that it expired."""
-    return [int(count) for count in re.findall(r"chat_sessions\.expire count=(\d+)", worker.said)]
+    return [int(count) for count in re.findall(r"'task': 'expire', 'count': (\d+)", worker.said)]
 
 
 def make_due_sessions(alice, count: int) -> None:
@@ -55,8 +56,8 @@ def test_a_session_expires_by_itself_through_beat_and_worker(alice, start, start
     assert types[0] == EventType.SESSION_CREATED
     assert types[-1] == EventType.SESSION_EXPIRED
     assert set(types[1:-1]) <= {EventType.SESSION_EXPIRING}
-    worker.hear("chat_sessions.expire count=1 batches=1")
-    worker.hear("chat_sessions.recover count=0")
+    worker.hear("chat_sessions.sweep task=expire count=1")
+    worker.hear("'task': 'recover', 'count': 0")
 
 
 @pytest.mark.skipif(not find_spec("django_celery_beat"), reason="django-celery-beat is not there")
@@ -65,10 +66,10 @@ def test_entries_of_django_celery_beat_are_picked_up(alice, start, start_worker)
     worker = start_worker()
     scheduler = "django_celery_beat.schedulers:DatabaseScheduler"
     start("beat", "--scheduler", scheduler, "--max-interval", "1")
-    call_command("chat_sessions", "schedule", "--every", "1", verbosity=0)
+    call_command("chat_sessions", "schedule", "--every", "1", "--no-crontab", verbosity=0)
     eventually(lambda: status(session) == Status.EXPIRED, "the session to expire")
-    for task in ("expire", "warn", "recover"):
-        worker.hear(f"chat_sessions.{task} count=")
+    for task in SWEEPS:
+        worker.hear(f"{{'task': '{task}', 'count': ")
 
 
 def test_two_workers_at_once_expire_each_session_once(alice, broker: Broker, start_worker):
@@ -108,3 +109,19 @@ def test_workers_skip_what_somebody_else_holds(alice, broker: Broker, start_work
     broker.send("chat_sessions.expire")
     eventually(lambda: expired_by(worker) == [23, 7], "the rest to expire")
     assert_each_expired_once(30)
+
+
+@pytest.mark.parametrize("broker", ["filesystem"], indirect=True)
+def test_a_worker_that_is_told_to_stop_leaves_the_rest_of_a_sweep(alice, broker: Broker, start):
+    make_due_sessions(alice, 300)
+    quiet = ("--without-gossip", "--without-mingle")
+    # Its child sweeps, which nobody tells.
+    worker = start("worker", "--pool", "prefork", "--concurrency", "1", *quiet, TEST_SLOWLY="0.05")
+    worker.hear(" ready.")
+    broker.send("chat_sessions.expire")
+    eventually(lambda: ChatSession.objects.filter(status=Status.EXPIRED).exists(), "the sweep to begin")
+    worker.popen.terminate()
+    worker.popen.wait(PATIENCE_SECONDS)
+    [count] = expired_by(worker)
+    assert 0 < count < 300
+    assert_each_expired_once(count)

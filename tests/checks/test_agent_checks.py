@@ -53,6 +53,10 @@ def test_a_default_agent_that_is_registered_passes(settings):
         Agent("odd", strategy="shared"),
         Agent("odd", time_limit_seconds=0),
         Agent("odd", window_messages=0),
+        Agent("odd", retention={"ended": -1}),
+        Agent("odd", retention={"live": 3}),
+        Agent("odd", retention=30),  # type: ignore[arg-type]
+        Agent("odd", cleanup="never"),
     ],
 )
 def test_impossible_agents_are_refused(agent):
@@ -67,6 +71,8 @@ def test_impossible_agents_are_refused(agent):
         TimeoutOverrides(timeout_minutes=2000),
         TimeoutOverrides(timeout_minutes=60, max_duration_minutes=30),
         TimeoutOverrides(timeout_minutes=60, warning_threshold_minutes=60),
+        TimeoutOverrides(timeout_minutes=60, warning_threshold_minutes=[60, 5]),
+        TimeoutOverrides(timeout_minutes=60, warning_threshold_minutes=[5, -1]),
         TimeoutOverrides(mode="relaxed"),
         TimeoutOverrides(timeout_minutes="60"),  # type: ignore[arg-type]
         {"timeout_minutes": 60},

@@ -46,6 +46,13 @@ def test_no_setting_takes_just_anything(settings, key):
     assert first().hint
 
 
+@pytest.mark.parametrize("key", ["REDIS_URL", "WEBHOOK_URL", "WEBHOOK_SECRET"])
+def test_a_secret_is_not_shown_where_it_is_wrong(settings, key):
+    settings.CHAT_SESSIONS = {key: {"hunter2": "hunter2"}}
+    assert ids() == ["E003"]
+    assert "hunter2" not in str(first()) + repr(conf.get())
+
+
 @pytest.mark.parametrize("value", [[], "standard", ("TIMEOUT_MODE", "standard"), 1])
 def test_settings_that_are_no_dict_are_refused(settings, value):
     settings.CHAT_SESSIONS = value
@@ -101,6 +108,30 @@ def test_a_key_like_no_other_is_answered_with_all(settings):
         ("COOKIE_NAME", "chat;session"),
         ("CREATE_SESSIONS", "yes"),
         ("CAPTURE", 7),
+        ("WARNING_THRESHOLD_MINUTES", -1),
+        ("WARNING_THRESHOLD_MINUTES", []),
+        ("WARNING_THRESHOLD_MINUTES", [5, "1"]),
+        ("WARNING_THRESHOLD_MINUTES", [5, None]),
+        ("EXPIRE_CHILDREN", None),
+        ("PURGE_CHILDREN", 1),
+        ("CASCADE_BOUND", 0),
+        ("SWEEP_EVENTS", 0),
+        ("SWEEP_SECONDS", 0.5),
+        ("KEEP_CHUNKS", -1),
+        ("KEEP_CHUNKS", None),
+        ("CLEANUP", "never"),
+        ("CLEANUP", None),
+        ("RETENTION", None),
+        ("RETENTION", 30),
+        ("RETENTION", {"active": 3}),
+        ("RETENTION", {"ended": -1}),
+        ("RETENTION", {"ended": True}),
+        ("RETENTION", {"ended": float("nan")}),
+        ("RETENTION", {"ended": timedelta(days=40_000)}),
+        ("RETENTION", {"action": "burn"}),
+        ("APPLICATION_RETENTION", {"billing": 30}),
+        ("APPLICATION_RETENTION", {"billing": {"ended": "30"}}),
+        ("APPLICATION_RETENTION", {30: {"ended": 30}}),
     ],
 )
 def test_impossible_values_are_refused(settings, key, value):
@@ -121,6 +152,14 @@ def test_impossible_values_are_refused(settings, key, value):
         ("COOKIE_NAME", "__Host-chat"),
         ("CAPTURE", dict),
         ("CAPTURE", "builtins.dict"),
+        ("WARNING_THRESHOLD_MINUTES", [15, 5, 1]),
+        ("WARNING_THRESHOLD_MINUTES", (5,)),
+        ("KEEP_CHUNKS", 0),
+        ("KEEP_CHUNKS", timedelta(days=1)),
+        ("CLEANUP", "lazy"),
+        ("RETENTION", {}),
+        ("RETENTION", {"expired": 0, "ended": 0.5, "failed": None, "archived": timedelta(days=1), "action": "delete"}),
+        ("APPLICATION_RETENTION", {"": {}, "it's 100%": {"ended": None}}),
     ],
 )
 def test_possible_values_pass(settings, key, value):

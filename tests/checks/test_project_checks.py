@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core.checks import run_checks
 from django.core.management import call_command
@@ -82,7 +83,22 @@ def test_a_table_in_the_settings_is_a_schedule(without_beat, settings):
 def test_half_a_table_is_not(without_beat, settings):
     settings.CELERY_BEAT_SCHEDULE = {"warn": {"task": "chat_sessions.warn", "schedule": 60}}
     [message] = run_checks(tags=["chat_sessions"])
-    assert message.msg == "Nothing schedules chat_sessions.expire, chat_sessions.recover."
+    missing = [f"chat_sessions.{name}" for name in ("archive", "compact", "expire", "purge", "recover")]
+    assert message.msg == f"Nothing schedules {', '.join(missing)}."
+
+
+@pytest.mark.parametrize(
+    "subscribers",
+    [{"SUBSCRIBERS": {"app.*": ["example.told"]}}, {"WEBHOOK_URL": "https://example.org/", "WEBHOOK_SECRET": "s" * 32}],
+)
+def test_what_nobody_subscribes_to_need_not_be_delivered(without_beat, settings, subscribers):
+    table = schedule.beat_schedule()
+    del table["chat-sessions-deliver"]
+    settings.CELERY_BEAT_SCHEDULE = table
+    assert ids() == []
+    settings.CHAT_SESSIONS = {**settings.CHAT_SESSIONS, **subscribers}
+    said = [message.msg for message in run_checks(tags=["chat_sessions"])]
+    assert "Nothing schedules chat_sessions.deliver." in said
 
 
 def test_a_table_in_the_celery_app_is_a_schedule(without_beat):
@@ -110,6 +126,19 @@ def test_beat_without_our_entries_is_warned_of_until_they_are_there(unscheduled)
     assert ids() == []
     call_command("chat_sessions", "schedule", verbosity=0)
     assert ids(databases=["default"]) == []
+
+
+@needs_beat
+@pytest.mark.django_db
+def test_a_task_may_be_in_the_table_or_in_beat(settings):
+    settings.CELERY_BEAT_SCHEDULE = {"warn": {"task": "chat_sessions.warn", "schedule": 60}}
+    call_command("chat_sessions", "schedule", verbosity=0)
+    PeriodicTask = apps.get_model("django_celery_beat", "PeriodicTask")
+    PeriodicTask.objects.filter(task="chat_sessions.warn").delete()
+    assert ids(databases=["default"]) == []
+    PeriodicTask.objects.filter(task="chat_sessions.purge").delete()
+    [message] = run_checks(tags=["chat_sessions"], databases=["default"])
+    assert message.msg == "django-celery-beat has no entry for chat_sessions.purge."
 
 
 @needs_beat

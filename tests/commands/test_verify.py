@@ -7,16 +7,12 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_chat_sessions.management.commands import chat_sessions as module
+from django_chat_sessions.management import progress
+from django_chat_sessions.management import verifying as module
 from django_chat_sessions.models import ChatSession
 from django_chat_sessions.testing import make_session, say
 
 pytestmark = pytest.mark.django_db
-
-
-class Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def verify(*args, **options) -> str:
@@ -94,17 +90,16 @@ def test_a_session_that_goes_meanwhile_is_no_difference(talks, monkeypatch):
     assert verify("--all") == "5 verified, 0 different.\n"
 
 
-def test_a_terminal_sees_progress_on_one_line(talks, monkeypatch):
+def test_a_terminal_sees_progress_on_one_line(talks, monkeypatch, terminal):
     clock = iter(range(100))
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
-    terminal = Terminal()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     verify("--all", stderr=terminal)
-    assert "\r3 verified …" in terminal.getvalue()
+    assert "\r\x1b[K3 verified of 5 [############........] 60%, " in terminal.getvalue()
     assert "\n" not in terminal.getvalue()
 
 
 def test_a_log_file_sees_progress_now_and_then(talks, monkeypatch):
-    monkeypatch.setattr(module, "PROGRESS", 2)
+    monkeypatch.setattr(progress, "EACH", 2)
     errors = StringIO()
     verify("--all", stderr=errors)
     assert errors.getvalue().splitlines() == ["2 verified …", "4 verified …"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,7 +54,9 @@ def test_responders_respond(alice: Any, name: str) -> None:
 @pytest.mark.usefixtures("agents_as_they_were")
 def test_agents_of_the_examples_register() -> None:
     run("agents.md", '"advisor"')
-    assert agents.find("advisor").policy().warning_threshold_minutes == 2
+    advisor = agents.find("advisor")
+    assert (advisor.policy().warning_threshold_minutes, advisor.policy().later_warnings) == (15, (5, 1))
+    assert advisor.keeps().ended == timedelta(days=30)
     run("quickstart.md", "def greet")
     assert agents.find("greeter").can_respond
 

@@ -130,7 +130,7 @@ def test_the_worker_gives_the_answers_and_what_it_says_is_streamed(demo: Demo) -
     assert "chat_sessions.run[" in (demo.directory / f"worker-{demo.port}.log").read_text()
 
 
-def test_celery_records_the_expiry(demo: Demo) -> None:
+def test_celery_records_the_expiry_and_the_logs_say_that_and_not_each_sweep(demo: Demo) -> None:
     with demo.client_of("alice") as alice:
         session = open_session(alice)["id"]
         with closing(sqlite3.connect(demo.directory / "db.sqlite3", timeout=20)) as database, database:
@@ -141,10 +141,15 @@ def test_celery_records_the_expiry(demo: Demo) -> None:
             assert moved.rowcount == 1
         for _ in range(300):
             types = [e["type"] for e in alice.get(f"/api/chat/sessions/{session}/events").json()["events"]]
-            if "session.expired" in types:
-                return
+            said = {name: (demo.directory / f"{name}-{demo.port}.log").read_text() for name in ("worker", "beat")}
+            if "session.expired" in types and "chat_sessions.sweep task=expire count=1" in said["worker"]:
+                break
             time.sleep(0.1)
-    pytest.fail((demo.directory / f"worker-{demo.port}.log").read_text()[-3000:])
+        else:
+            pytest.fail(said["worker"][-3000:])
+    assert "chat_sessions.warn[" not in said["worker"]
+    assert "beat: Starting" in said["beat"]
+    assert "Sending due task" not in said["beat"]
 
 
 def test_a_token_takes_name_and_password(demo: Demo) -> None:

@@ -10,6 +10,7 @@ from django.contrib.auth import authenticate
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 
+from django_chat_sessions.schedule import TASKS
 from example_project.assistants.management.commands.demo_setup import PEOPLE, SUPPORT_GROUP
 
 pytestmark = pytest.mark.django_db
@@ -54,7 +55,7 @@ def test_the_schedule_is_installed_once() -> None:
     from django_celery_beat.models import PeriodicTask
 
     demo_setup()
-    names = set(PeriodicTask.objects.values_list("task", flat=True))
-    assert {"chat_sessions.warn", "chat_sessions.expire"} <= names
+    every = {row.task: (row.interval.every, row.interval.period) for row in PeriodicTask.objects.all()}
+    assert every == dict.fromkeys(TASKS.values(), (5, "seconds"))
     demo_setup()
-    assert PeriodicTask.objects.count() == len(names)
+    assert PeriodicTask.objects.count() == len(every)

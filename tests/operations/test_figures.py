@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from django_chat_sessions import dialects
 from django_chat_sessions.agents import Message
 from django_chat_sessions.exceptions import AgentFailed
-from django_chat_sessions.operations import expiry, figures, messages, runs, sessions
+from django_chat_sessions.models import ChatSession, OutboxEntry
+from django_chat_sessions.operations import (
+    archiving,
+    expiry,
+    figures,
+    messages,
+    privacy,
+    purging,
+    runs,
+    sessions,
+)
 from django_chat_sessions.testing import age, make_session, say
 
 
@@ -71,3 +84,26 @@ def test_measures_say_expired_before_any_sweep(alice):
 def test_measures_of_nothing_are_nothing(db):
     found = figures.measure()
     assert (found.live, found.due, found.messages, found.near_deadline_seconds) == (0, 0, 0, None)
+
+
+def test_measures_say_what_retention_and_subscribers_wait_for(alice, configured, agent):
+    configured(
+        RETENTION={"ended": 1},
+        APPLICATION_RETENTION={"x": {"action": "delete"}},
+        SUBSCRIBERS={"session.failed": ["a.b"]},
+    )
+    agent("lazy", cleanup="lazy")
+    for fields in ({}, {}, {"application": "x"}, {"agent": "lazy"}):
+        sessions.end(make_session(alice, **{"agent": "silent", **fields}))
+    held = sessions.end(make_session(alice, agent="silent"))
+    privacy.hold(held)
+    ChatSession.objects.update(settled_at=dialects.now("default") - timedelta(days=2))
+    sessions.end(make_session(alice, agent="silent"))
+    for _ in range(3):
+        sessions.fail(make_session(alice, agent="silent"))
+    OutboxEntry.objects.filter(pk=OutboxEntry.objects.first().pk).update(set_aside_at=dialects.now("default"))
+    found = figures.measure()
+    assert (found.archivable, found.purgeable) == (2, 1)
+    assert found.undelivered == {"pending": 2, "set_aside": 1}
+    assert archiving.archive().count == 2
+    assert purging.purge().count == 1

@@ -22,7 +22,7 @@ FOLLOWS = {
     "expired": {"archived"},
     "ended": {"archived"},
     "failed": {"archived"},
-    "archived": set(),
+    "archived": {"expired", "ended", "failed"},  # restored
 }
 CREATED = Event(EventType.SESSION_CREATED, {"owner": "7", "title": "T", "state": {"a": 1}})
 MESSAGE = Event(EventType.MESSAGE, {}, 3)

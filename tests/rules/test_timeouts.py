@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_chat_sessions.choices import TimeoutMode
-from django_chat_sessions.exceptions import InvalidTimeout
+from django_chat_sessions.exceptions import InvalidRequest, InvalidTimeout
 from django_chat_sessions.rules import timeouts
 from django_chat_sessions.rules.timeouts import Bounds, TimeoutOverrides, TimeoutPolicy, merge
 
@@ -117,6 +117,66 @@ def test_inherited_warnings_and_maxima_never_contradict_the_idle_timeout(tiers):
 def test_what_the_nearest_tier_says_is_what_is_in_force(tiers, own):
     merged = merge(*tiers, own)
     assert own.as_dict().items() <= {name: getattr(merged, name) for name in own.as_dict()}.items()
+
+
+# --------------------------------------------------------------------------------------------------- several warnings
+
+
+def several(*minutes: int) -> TimeoutOverrides:
+    return TimeoutOverrides(warning_threshold_minutes=minutes)
+
+
+@pytest.mark.parametrize("given_", [[15, 5, 1], (1, 5, 15), {5, 1, 15}, frozenset({15, 5, 1}), [5, 15, 1, 5]])
+def test_several_thresholds_are_in_the_order_of_time_each_once(given_):
+    merged = merge(TimeoutOverrides(warning_threshold_minutes=given_))
+    assert (merged.warning_threshold_minutes, merged.later_warnings) == (15, (5, 1))
+
+
+def test_none_at_all_are_inherited():
+    assert merge(several()).warning_threshold_minutes == 5
+
+
+def test_one_threshold_has_none_after_it():
+    assert merge(several(7)) == merge(TimeoutOverrides(warning_threshold_minutes=7)) == policy(30, 720, 7)
+
+
+@pytest.mark.parametrize(
+    "nearer", [TimeoutOverrides(warning_threshold_minutes=8), TimeoutOverrides(mode="standard"), several(8)]
+)
+def test_a_nearer_tier_replaces_all_thresholds(nearer):
+    assert merge(several(15, 5, 1), nearer).later_warnings == ()
+
+
+def test_a_nearer_tier_that_says_nothing_of_warnings_leaves_them():
+    merged = merge(several(15, 5, 1), TimeoutOverrides(timeout_minutes=60))
+    assert (merged.warning_threshold_minutes, merged.later_warnings) == (15, (5, 1))
+
+
+@pytest.mark.parametrize(("idle", "first", "later"), [(15, 7, (5, 1)), (10, 5, (1,)), (3, 1, ()), (16, 15, (5, 1))])
+def test_where_the_first_gives_way_those_below_it_stay(idle, first, later):
+    merged = merge(several(15, 5, 1), TimeoutOverrides(timeout_minutes=idle))
+    assert (merged.warning_threshold_minutes, merged.later_warnings) == (first, later)
+
+
+@given(st.lists(st.builds(TimeoutOverrides, st.none(), minutes, minutes, st.sets(st.integers(0, 99))), max_size=3))
+def test_warnings_come_one_after_the_other(tiers):
+    merged = merge(*tiers, TimeoutOverrides())
+    every = (merged.timeout_minutes, merged.warning_threshold_minutes, *merged.later_warnings)
+    assert list(every) == sorted(set(every), reverse=True)
+
+
+def test_every_threshold_has_to_be_within_the_bounds():
+    for wrong in ((60, 5), (40, -1)):
+        with pytest.raises(InvalidTimeout) as refusal:
+            timeouts.check(merge(TimeoutOverrides(timeout_minutes=60, warning_threshold_minutes=wrong)), Bounds())
+        assert refusal.value.field == "warning_threshold_minutes"
+
+
+def test_a_session_has_one_threshold_of_its_own():
+    with pytest.raises(InvalidRequest) as refusal:
+        timeouts.check(merge(several(15, 5)), Bounds(), own=several(15, 5))
+    assert "warning_threshold_minutes" in refusal.value.errors
+    timeouts.check(merge(several(15, 5)), Bounds(), own=TimeoutOverrides(warning_threshold_minutes=5))
 
 
 # ----------------------------------------------------------------------------------------------------------- the bounds

@@ -21,7 +21,8 @@ FRAME_ID = r"^[0-9]{1,18}(\.[0-9]{1,9})?$"
 
 FRAMES = """Server-Sent Events. A frame's id is an event's sequence, its event the event's type, and its data the event
 (ChatEvent). While an answer is being written, frames of the event message.delta carry {"run", "index", "text"}: some
-text that no message has yet; their id begins with the last sequence and a dot. A comment comes every 15 seconds."""
+text that no message has yet; their id begins with the last sequence and a dot. session.expiring warns of the deadline,
+with {"expires_at", "threshold_minutes"} as the event's data. A comment comes every 15 seconds."""
 
 FRAME_EXAMPLE = """id: 3.0
 event: message.delta

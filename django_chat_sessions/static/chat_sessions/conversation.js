@@ -1,5 +1,6 @@
 // A conversation as a screen shows it: what was said, what is being said, and how it stands.
 
+import { Emitter } from "./emitter.js";
 import { Stream } from "./stream.js";
 
 /** @typedef {import("./types.js").Message} Message */
@@ -46,9 +47,9 @@ const isAlive = (run) => run?.status === "queued" || run?.status === "running";
 
 /**
  * A store: `subscribe(listener)` and `getSnapshot()`, which gives the same object until something changes. It follows
- * the session as long as somebody has subscribed.
+ * the session as long as somebody has subscribed. Meanwhile `on(type, …)` and `on("*", …)` give the frames that come.
  */
-export class Conversation {
+export class Conversation extends Emitter {
   #handle;
   #options;
   /** @type {Stream | null} */ #stream = null;
@@ -68,6 +69,7 @@ export class Conversation {
 
   /** @param {SessionHandle} handle @param {FollowOptions} [options] */
   constructor(handle, options = {}) {
+    super();
     this.#handle = handle;
     this.#options = options;
     options.signal?.addEventListener("abort", () => this.close(), { once: true });
@@ -152,6 +154,9 @@ export class Conversation {
   /** Take in a later state of the session, from wherever it came. @param {Session} session */
   update(session) {
     if (session === this.#session || session.last_sequence < (this.#session?.last_sequence ?? 0)) return;
+    // No stream tells what becomes of a session that is over.
+    const isOther = this.#session !== null && (this.#session.status === "archived") !== (session.status === "archived");
+    if (isOther && this.#isLoaded) void this.#reread();
     this.#session = session;
     this.#changed();
   }
@@ -192,7 +197,8 @@ export class Conversation {
   }
 
   /** @param {Frame} frame */
-  #apply({ type, sequence, data }) {
+  #apply(frame) {
+    const { type, sequence, data } = frame;
     const isKnown = sequence <= this.#known;
     if (isKnown && data?.run !== this.#run?.id) return; // told by what was loaded
     if (type === "message.delta") this.#hear(data);
@@ -201,9 +207,11 @@ export class Conversation {
     else if (type === "message") this.#complete(data, isKnown);
     else if (type === "message.edited" && this.#messages.has(data?.sequence)) this.#put(data);
     else if (type === "message.deleted") this.#remove([data.sequence]);
-    else if (type === "content.erased" || type === "session.archived") void this.#reread();
+    else if (type === "content.erased" || type === "session.archived" || type === "session.restored") void this.#reread();
     if (type.startsWith("session.") || endsRun({ type }) || (type === "message" && data?.role === "user")) this.#look();
     this.#changed();
+    this.emit(type, frame);
+    this.emit("*", frame);
   }
 
   /** @param {{run: string, text: string}} delta */

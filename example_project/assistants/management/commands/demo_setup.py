@@ -68,7 +68,7 @@ class Command(BaseCommand):
             return
         try:
             seconds = str(getattr(settings, "SWEEP_SECONDS", 5))
-            call_command("chat_sessions", "schedule", "--every", seconds, stdout=self.stdout)
+            call_command("chat_sessions", "schedule", "--every", seconds, "--no-crontab", stdout=self.stdout)
         except CommandError as error:
             raise CommandError(f"The beat schedule could not be installed: {error}") from error
 

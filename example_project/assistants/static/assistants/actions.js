@@ -37,6 +37,7 @@ export async function continueHere() {
     await openSession(session.id, { fresh: session, carry: true });
     announce("You are in a new conversation that continues the last one.");
   } catch (error) {
+    if (error.status === 404 && view === mine) return gone();
     composer.showNotice(explain(error, "It could not be continued."));
   }
 }

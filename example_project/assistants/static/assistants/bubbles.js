@@ -46,6 +46,7 @@ export function draw(bubble) {
   const { message, entry, node } = bubble;
   if (message?.sequence) node.dataset.sequence = message.sequence;
   if (message?.external_id) node.dataset.externalId = message.external_id;
+  node.classList.toggle("is-erased", isErased(message));
   node.dataset.state = entry ? entry.state : message.isPartial ? "partial" : message.metadata.cut_short ?? "stored";
   drawText(bubble);
   drawTools(bubble, message);
@@ -59,11 +60,14 @@ export function draw(bubble) {
   drawActions(bubble);
 }
 
+/** Whether its content has been removed since: of a message in an archive its skeleton is left. */
+const isErased = (message) => Boolean(message?.sequence && !message.content && !message.parts.length);
+
 /** Not each word is read out, but the whole of it once it is there: what is added then is an addition to the log. */
 function drawText(bubble) {
   const { message, entry, node, body } = bubble;
   if (bubble.role === "tool") return void (body.hidden = true); // among the tools, below
-  const content = message ? message.content : entry.content;
+  const content = isErased(message) ? "No longer here" : message ? message.content : entry.content;
   const wasPartial = node.getAttribute("aria-live") === "off";
   if (message?.isPartial) {
     node.setAttribute("aria-live", "off");

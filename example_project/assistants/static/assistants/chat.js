@@ -17,12 +17,14 @@ import { comeBack, gone, openSession, relist, route, startNew } from "./visits.j
 import { isLive } from "./words.js";
 
 life.addEventListener("changed", ({ detail }) => apply(detail));
+life.addEventListener("expiring", drawHeading);
 life.addEventListener("refused", ({ detail }) => detail.status === 404 && gone());
 line.addEventListener("reach", () => isReachable() && void sidebar.refresh());
 
 document.addEventListener("visibilitychange", async () => {
   if (document.hidden) return;
   unread(0);
+  drawHeading();
   void sidebar.refresh();
   await reread();
   void comeBack();
@@ -34,7 +36,12 @@ onTabs("look", ({ session }) => {
   void sidebar.refresh();
   if (session === view.id && !isLive(view.session?.status)) void reread();
 });
-setInterval(() => !document.hidden && void sidebar.refresh(), 60_000);
+setInterval(() => {
+  if (document.hidden) return;
+  void sidebar.refresh();
+  // What is over is archived and deleted in time, of which no stream tells.
+  if (view.session && !isLive(view.session.status)) void reread();
+}, 60_000);
 
 addEventListener("popstate", () => void route());
 

@@ -5,12 +5,12 @@ import { hideBanner, showBanner } from "./banner.js";
 import * as composer from "./composer.js";
 import { $, announce } from "./dom.js";
 import { hideHero, showBeginning } from "./hero.js";
-import { watch } from "./life.js";
+import { isExpiring, watch } from "./life.js";
 import { sessions, tabName } from "./link.js";
 import { setMark } from "./marks.js";
 import * as sidebar from "./sidebar.js";
 import * as talk from "./talk.js";
-import { gone } from "./visits.js";
+import { gone, startNew } from "./visits.js";
 import { agentOf, agentTitle, isLive, moment, reasonText, titleOf } from "./words.js";
 
 /** A session (`id`), or one that is yet to be opened (`agent`); another object for each visit. */
@@ -35,7 +35,7 @@ export function apply(session) {
   const wasAlive = view.session && isLive(view.session.status);
   view.session = session;
   view.conversation?.update(session);
-  watch(session, isMine(session));
+  watch(session, isMine(session), view.conversation ?? undefined);
   drawHeading();
   drawState();
   if (wasAlive && !isLive(session.status)) {
@@ -66,7 +66,9 @@ function drawState() {
 }
 
 function overBanner(session) {
+  const isErased = session.status === "archived"; // nothing that was said could come along
   const continuing = { label: "Continue in a new conversation", run: continueHere, isPrimary: true };
+  const anew = { label: "Start a new conversation", run: () => startNew(session.agent), isPrimary: true };
   const when = session.ended_at ?? session.expires_at;
   const words = {
     expired: ["i-clock", "This conversation expired", reasonText(session.end_reason)],
@@ -75,8 +77,8 @@ function overBanner(session) {
     archived: ["i-file", "This conversation is archived", ""],
   }[session.status];
   const [iconName, title, reason] = words;
-  const text = [`${{ expired: "Expired", ended: "Ended" }[session.status] ?? "It was over"} ${moment(when)}.`, reason, "It stays readable."];
-  return { kind: session.status, iconName, title, text: text.filter(Boolean).join(" "), actions: [continuing] };
+  const text = [`${{ expired: "Expired", ended: "Ended" }[session.status] ?? "It was over"} ${moment(when)}.`, reason, isErased ? "What was said is no longer here." : "It stays readable."];
+  return { kind: session.status, iconName, title, text: text.filter(Boolean).join(" "), actions: [isErased ? anew : continuing] };
 }
 
 function conflictBanner(session) {
@@ -111,7 +113,8 @@ export function drawHeading() {
   $("rename").hidden = !session;
   $("end").hidden = !session || !canWrite(session);
   if (!session) $("chip").hidden = true;
-  document.title = `${unreadCount ? `(${unreadCount}) ` : ""}${title ? `${title} · ` : ""}Assistants`;
+  const notice = document.hidden && isExpiring() ? "Expires soon · " : "";
+  document.title = `${unreadCount ? `(${unreadCount}) ` : ""}${notice}${title ? `${title} · ` : ""}Assistants`;
 }
 
 export function drawBeginning() {

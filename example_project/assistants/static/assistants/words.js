@@ -60,6 +60,9 @@ export function length(seconds) {
   return `${count} ${unit}${count === 1 ? "" : "s"}`;
 }
 
+/** What is left, as one says it: "5 minutes" at 4:58, "40 seconds". */
+export const about = (seconds) => length(seconds < 55 || seconds >= 3600 ? seconds : Math.round(seconds / 60) * 60);
+
 export const minutes = (count) => length(count * 60);
 
 export const STATUS = {

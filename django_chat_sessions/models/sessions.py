@@ -1,9 +1,9 @@
-"""The records: sessions, their logs, and the answers of agents."""
+"""Sessions."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -13,17 +13,18 @@ from django.db.models import F, Q
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
-from . import agents
-from .choices import ALIVE, LIVE, MESSAGE_TYPES, EventType, Role, RunStatus, Status, Strategy, TimeoutMode
-from .exceptions import LegalHold, LogIsAppendOnly
-from .fields import AnyJSONField, AnyTextField
-from .querysets import ChatSessionQuerySet, SessionEventQuerySet, seal
-from .rules import lifecycle, timeouts
+from .. import agents
+from ..choices import LIVE, Status, Strategy, TimeoutMode
+from ..exceptions import LegalHold
+from ..fields import AnyJSONField, AnyTextField
+from ..querysets import ChatSessionQuerySet
+from ..rules import lifecycle, timeouts
+from .lengths import NAME_LENGTH, TITLE_LENGTH
 
-NAME_LENGTH = 64
-TITLE_LENGTH = 200
-EXTERNAL_ID_LENGTH = 200
-REASON_LENGTH = 200
+#: Sessions whose warnings may come at other times than those of their agent's other sessions.
+OWN_WARNING = (
+    Q(timeout_mode__isnull=False) | Q(timeout_minutes__isnull=False) | Q(warning_threshold_minutes__isnull=False)
+)
 
 
 def unless_held(collector: Any, field: Any, sub_objs: Any, using: str) -> None:
@@ -104,6 +105,10 @@ class ChatSession(models.Model):
     warned_at = models.DateTimeField(_("warned"), null=True, blank=True)
     ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
     end_reason = AnyTextField(_("end reason"), blank=True, default="")
+    # Retention counts from it: when the session got the status in which it is over.
+    settled_at = models.DateTimeField(_("over since"), null=True, blank=True, editable=False)
+    # Its end has yet to reach some of its live descendants; recovery goes on with that.
+    is_cascading = models.BooleanField(_("ends its children"), default=False, editable=False)
 
     strategy = models.CharField(_("strategy"), max_length=16, choices=Strategy, default=Strategy.MULTIPLE)
     client = AnyTextField(_("client in control"), null=True, blank=True)
@@ -130,8 +135,23 @@ class ChatSession(models.Model):
         ]
         indexes = [
             models.Index(F("owner"), F("last_activity_at").desc(), F("uuid").desc(), name="chat_sessions_latest"),
-            models.Index(fields=["expires_at"], condition=Q(status__in=LIVE), name="chat_sessions_deadline"),
-            models.Index(fields=["status", "ended_at"], condition=~Q(status__in=LIVE), name="chat_sessions_retention"),
+            models.Index(fields=["agent", "expires_at"], condition=Q(status__in=LIVE), name="chat_sessions_deadline"),
+            models.Index(
+                fields=["agent", "timeout_mode", "warning_threshold_minutes", "expires_at"],
+                condition=Q(status__in=LIVE) & OWN_WARNING,
+                name="chat_sessions_own_warning",
+            ),
+            models.Index(
+                fields=["status", "application", "agent", "settled_at"],
+                condition=Q(settled_at__isnull=False, is_held=False),
+                name="chat_sessions_retention",
+            ),
+            models.Index(
+                fields=["settled_at"],
+                condition=Q(settled_at__isnull=False, is_held=True),
+                name="chat_sessions_held",
+            ),
+            models.Index(fields=["id"], condition=Q(is_cascading=True), name="chat_sessions_cascading"),
             models.Index(fields=["parent"], condition=Q(parent__isnull=False), name="chat_sessions_parent"),
             models.Index(fields=["root"], condition=Q(root__isnull=False), name="chat_sessions_root"),
             models.Index(
@@ -208,155 +228,3 @@ class ChatSession(models.Model):
     def is_live_at(self, now: datetime) -> bool:
         """Tell whether it takes messages at ``now``."""
         return self.status_at(now) in LIVE
-
-
-class SessionEvent(models.Model):
-    """One line of a session's log. Append-only: written by ``log``, never changed or deleted."""
-
-    id = models.BigAutoField(primary_key=True)
-    session = models.ForeignKey(
-        ChatSession, on_delete=models.CASCADE, related_name="events", db_index=False, verbose_name=_("session")
-    )
-    sequence = models.BigIntegerField(_("sequence"))
-    type = models.CharField(_("type"), max_length=NAME_LENGTH)
-    role = models.CharField(_("role"), max_length=16, blank=True, default="", choices=Role)
-    content = AnyTextField(_("content"), blank=True, default="")
-    data = AnyJSONField(_("data"), default=dict, blank=True)
-    external_id = AnyTextField(_("external id"), null=True, blank=True)
-    position = models.BigIntegerField(_("position"), null=True, blank=True)
-    superseded_by = models.BigIntegerField(_("superseded by"), null=True, blank=True)
-    token_count = models.IntegerField(_("tokens"), null=True, blank=True)
-    created_at = models.DateTimeField(_("created"))
-
-    objects = SessionEventQuerySet.as_manager()
-
-    class Meta:
-        """The sequence is the order of everything; never an instant."""
-
-        verbose_name = _("event")
-        verbose_name_plural = _("events")
-        ordering = ("session", "sequence")
-        indexes = [
-            models.Index(
-                fields=["session", "position"],
-                condition=Q(role=Role.SYSTEM, superseded_by__isnull=True, type__in=MESSAGE_TYPES),
-                name="chat_sessions_system",
-            ),
-            models.Index(
-                fields=["session", "sequence"],
-                condition=Q(type=EventType.CONTEXT_COMPACTED),
-                name="chat_sessions_compacted",
-            ),
-        ]
-        constraints = [
-            models.UniqueConstraint(fields=["session", "sequence"], name="chat_sessions_sequence"),
-            models.UniqueConstraint(
-                fields=["session", "position"],
-                condition=Q(superseded_by__isnull=True, type__in=MESSAGE_TYPES),
-                name="chat_sessions_position",
-            ),
-            models.UniqueConstraint(
-                fields=["session", "external_id"],
-                condition=Q(external_id__isnull=False),
-                name="chat_sessions_event_external_id",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        """Name the event without its content."""
-        return f"{self.sequence} {self.type}"
-
-    def save(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: the log is written by ``log``."""
-        raise LogIsAppendOnly
-
-    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: events go with their session or not at all."""
-        raise LogIsAppendOnly
-
-    @property
-    def label(self) -> str:
-        """The type in words."""
-        return str(EventType(self.type).label) if self.type in EventType.values else self.type
-
-
-seal(SessionEvent.objects)
-
-
-class Run(models.Model):
-    """One answer of an agent. It belongs to no connection."""
-
-    id = models.BigAutoField(primary_key=True)
-    uuid = models.UUIDField(_("public id"), default=uuid4, unique=True, editable=False)
-    session = models.ForeignKey(
-        ChatSession, on_delete=models.CASCADE, related_name="runs", db_index=False, verbose_name=_("session")
-    )
-    status = models.CharField(_("status"), max_length=16, choices=RunStatus, default=RunStatus.QUEUED)
-    error = AnyTextField(_("error"), blank=True, default="")
-    input_sequence = models.BigIntegerField(_("question"))
-    output_sequence = models.BigIntegerField(_("answer"), null=True, blank=True)
-    is_repeat = models.BooleanField(_("answers again"), default=False)
-    # What a process writes for a run holds only while this is the attempt that it began.
-    attempt = models.PositiveSmallIntegerField(_("attempt"), default=1)
-    worker = models.CharField(_("process"), max_length=255, blank=True, default="")
-    context = AnyJSONField(_("request"), default=dict, blank=True)
-    # The event since which what it says is in no message yet: run.started, or its last message.
-    spoken_sequence = models.BigIntegerField(_("spoken"), null=True, blank=True)
-    heartbeat_at = models.DateTimeField(_("last sign of life"))
-    created_at = models.DateTimeField(_("created"))
-    started_at = models.DateTimeField(_("started"), null=True, blank=True)
-    first_token_at = models.DateTimeField(_("first token"), null=True, blank=True)
-    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
-    expires_at = models.DateTimeField(_("must finish by"))
-    input_tokens = models.IntegerField(_("input tokens"), null=True, blank=True)
-    output_tokens = models.IntegerField(_("output tokens"), null=True, blank=True)
-    cost = models.DecimalField(_("cost"), max_digits=16, decimal_places=6, null=True, blank=True)
-
-    class Meta:
-        """At most one run of a session is alive: a constraint, not a hope."""
-
-        verbose_name = _("run")
-        verbose_name_plural = _("runs")
-        ordering = ("-id",)
-        indexes = [
-            models.Index(F("session"), F("id").desc(), name="chat_sessions_runs"),
-            models.Index(fields=["heartbeat_at"], condition=Q(status__in=ALIVE), name="chat_sessions_runs_alive"),
-        ]
-        constraints = [
-            models.UniqueConstraint(
-                fields=["session"], condition=Q(status__in=ALIVE), name="chat_sessions_one_run_alive"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        """Name the run without its content."""
-        return f"run {self.uuid}"
-
-
-class RunChunk(models.Model):
-    """Some text that a run said, as soon as it said it; the message that it becomes part of comes later."""
-
-    id = models.BigAutoField(primary_key=True)
-    session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="+", db_index=False)
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="chunks", db_index=False)
-    # The session's last sequence when it was said: it comes after that event, and before the next.
-    sequence = models.BigIntegerField(_("sequence"))
-    # Counts 0, 1, 2 … over the whole run, whatever the attempt.
-    index = models.IntegerField(_("index"))
-    text = AnyTextField(_("text"))
-    created_at = models.DateTimeField(_("created"))
-
-    class Meta:
-        """Sequence and index are the order, in which they come to readers."""
-
-        verbose_name = _("chunk")
-        verbose_name_plural = _("chunks")
-        ordering = ("session", "sequence", "index")
-        constraints = [
-            models.UniqueConstraint(fields=["session", "sequence", "index"], name="chat_sessions_chunk_place"),
-            models.UniqueConstraint(fields=["run", "index"], name="chat_sessions_chunk"),
-        ]
-
-    def __str__(self) -> str:
-        """Name the chunk without its content."""
-        return f"{self.sequence}.{self.index}"

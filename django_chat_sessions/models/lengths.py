@@ -1,0 +1,7 @@
+"""How long texts may be; characters."""
+
+NAME_LENGTH = 64
+TITLE_LENGTH = 200
+EXTERNAL_ID_LENGTH = 200
+REASON_LENGTH = 200
+SUBSCRIBER_LENGTH = 255
