@@ -151,6 +151,7 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
     BROKER_DIR = Path(env.text("DEMO_BROKER_DIR", str(VAR_DIR / "broker")))
     for name in ("messages", "control"):
         (BROKER_DIR / name).mkdir(parents=True, exist_ok=True)
+    CELERY_BROKER_TRANSPORT = "example_project.broker:Transport"
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(BROKER_DIR / "messages"),
         "data_folder_out": str(BROKER_DIR / "messages"),

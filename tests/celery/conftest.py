@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
-from tests.celery.queues import queue
+from tests.celery.queues import queue, transport
 
 GRACE_SECONDS = 20
 PATIENCE_SECONDS = 60
@@ -73,7 +73,7 @@ class Broker:
     def send(self, task: str) -> None:
         """Send a task, as any process of the host would."""
         with Celery("sender", broker=self.url, set_as_current=False) as app:
-            app.conf.update(broker_transport_options=self.options)
+            app.conf.update(broker_transport=transport(self.url), broker_transport_options=self.options)
             app.conf.update(task_default_queue=self.name, task_queues=[queue(self.name)])
             app.send_task(task, ignore_result=True)
 

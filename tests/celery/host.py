@@ -4,7 +4,7 @@ import json
 import os
 
 from django_chat_sessions.schedule import beat_schedule
-from tests.celery.queues import queue
+from tests.celery.queues import queue, transport
 from tests.settings import *  # noqa: F403
 from tests.settings import CHAT_SESSIONS
 
@@ -14,6 +14,7 @@ CHAT_SESSIONS = {**CHAT_SESSIONS, "SWEEP_BATCH": 5}
 NAME = os.environ["TEST_BROKER_NAME"]
 
 CELERY_BROKER_URL = os.environ["TEST_BROKER_URL"]
+CELERY_BROKER_TRANSPORT = transport(CELERY_BROKER_URL)
 CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ["TEST_BROKER_OPTIONS"])
 CELERY_TASK_DEFAULT_QUEUE = NAME
 CELERY_TASK_QUEUES = [queue(NAME)]
