@@ -86,7 +86,7 @@ def test_each_of_a_hundred_questions_has_one_answer_though_a_server_is_killed(
     def ask(number: int) -> None:
         server = servers[number % 2]
         session = server.open("script_thrice" if number % 4 < 2 else "script_async_thrice")
-        # Some of those that are killed are sure to be in the middle.
+        # Those that are killed are sure to be in the middle.
         stay = "stay" if number > 80 and number % 2 else "slow"
         body = {"content": f"this is {stay} {number}", "delivery": "background"}
         response = server.call("POST", f"sessions/{session}/messages", json=body)
@@ -97,12 +97,13 @@ def test_each_of_a_hundred_questions_has_one_answer_though_a_server_is_killed(
         eventually(lambda: sum(future.done() for future in asking) == 100, "all questions", 60)
         for future in asking:
             future.result()
-        eventually(lambda: Run.objects.filter(status="succeeded").count() >= 80, "most answers", 60)
-        doomed = Run.objects.filter(status="running", worker__contains=f":{servers[1].process.pid}:").count()
+        # Odd numbers above 80 stay where they are, on the second server.
+        doomed = Run.objects.filter(status="running", worker__contains=f":{servers[1].process.pid}:")
+        eventually(lambda: Run.objects.filter(status="succeeded").count() == 90, "most answers", 60)
+        eventually(lambda: doomed.count() == 10, "the others under way", 60)
         servers[1].kill()
-    assert doomed >= 10
     eventually(lambda: Run.objects.filter(status="succeeded").count() == 100, "all answers", 60)
-    assert Run.objects.filter(attempt=2).count() == doomed
+    assert Run.objects.filter(attempt=2).count() == 10
     for session in ChatSession.objects.all():
         question, *answers = SessionEvent.objects.filter(session=session).conversation()
         assert [answer.content for answer in answers] == [re.sub("slow |stay ", "", question.content) + " "]
