@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -29,11 +31,14 @@ PASSWORD = "demo"
 READY_SECONDS = 60
 GRACE_SECONDS = 20
 GUESTS = 60
+DATABASE = "db.sqlite3"
 
-# One hash for all of them: hashing sixty passwords takes longer than the tests.
-CREATE_GUESTS = f"""
+FILL = f"""
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
+from django.core.management import call_command
+call_command("migrate", interactive=False, verbosity=0)
+call_command("demo_setup")
 password = make_password("{PASSWORD}")
 User.objects.bulk_create(User(username=f"guest{{n}}", password=password) for n in range({GUESTS}))
 """
@@ -142,6 +147,20 @@ def free_port() -> int:
         return port
 
 
+#: Databases as sites begin, by the settings that matter to them; made once, as it takes longer than many a test.
+_databases: dict[str, tempfile.TemporaryDirectory[str]] = {}
+
+
+def _filled(site: Site) -> Path:
+    """Return a database with all tables, the people of the demo, the guests, and the schedule."""
+    seconds = site.environment.get("DEMO_SWEEP_SECONDS", "")
+    if seconds not in _databases:
+        _databases[seconds] = tempfile.TemporaryDirectory()
+        database = f"sqlite:///{_databases[seconds].name}/{DATABASE}"
+        replace(site, environment={**site.environment, "DATABASE_URL": database}).manage("shell", "-c", FILL)
+    return Path(_databases[seconds].name, DATABASE)
+
+
 def serve(
     directory: Path,
     *,
@@ -151,7 +170,7 @@ def serve(
     chat_sessions: dict[str, Any] | None = None,
     **environment: str,
 ) -> Iterator[Site]:
-    """Serve the example from an empty database; with whatever matters to a test beside it."""
+    """Serve the example from a database of its own; with whatever matters to a test beside it."""
     port = free_port()
     inherited = {
         name: value
@@ -165,7 +184,7 @@ def serve(
             **inherited,
             "DJANGO_SETTINGS_MODULE": "tests.browser.settings",
             "TEST_CHAT_SESSIONS": json.dumps(chat_sessions or {}),
-            "DATABASE_URL": f"sqlite:///{directory / 'db.sqlite3'}",
+            "DATABASE_URL": f"sqlite:///{directory / DATABASE}",
             "DEMO_VAR_DIR": str(directory),
             "DEMO_BROKER_DIR": str(directory / "broker"),
             "DEMO_THROTTLING": "0",
@@ -173,9 +192,7 @@ def serve(
             **environment,
         },
     )
-    site.manage("migrate", "--no-input", "--verbosity", "0")
-    site.manage("demo_setup")
-    site.manage("shell", "-c", CREATE_GUESTS)
+    shutil.copy(_filled(site), directory / DATABASE)
     try:
         if wsgi:
             site.start("server", "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}")
