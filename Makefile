@@ -15,7 +15,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8000
 ARGS   ?=
-PYTEST := -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Named so that a demo under way does not notice what is exported for tests, and the other way round.
 export PORT
