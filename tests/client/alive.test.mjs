@@ -137,7 +137,7 @@ describe("keeping alive", { concurrency: true }, () => {
   });
 
   test("warnings that the log tells of are told once each, and none that was told before", async (t) => {
-    const server = await mortal(t, 50);
+    const server = await mortal(t, 62.5);
     const { of } = await follow(t, server);
     await until(() => of("expiring").length === 1);
     warn(server, 5);
@@ -147,6 +147,16 @@ describe("keeping alive", { concurrency: true }, () => {
     warn(server, 5);
     await sleep(2_500);
     assert.deepEqual(of("expiring").map(({ threshold }) => threshold), [300, 60]);
+  });
+
+  test("a warning that is heard of after its time was told tells nothing new", async (t) => {
+    const server = await mortal(t, 50);
+    const { of } = await follow(t, server, { warning: 900 });
+    await until(() => of("expiring").length === 1);
+    warn(server, 5);
+    warn(server, 1);
+    await sleep(2_500);
+    assert.deepEqual(of("expiring").map(({ threshold }) => threshold), [900]);
   });
 
   test("a warning before a deadline that has moved since is none", async (t) => {

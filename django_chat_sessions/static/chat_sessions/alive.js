@@ -168,7 +168,7 @@ export class KeepAlive extends Emitter {
     if (threshold !== null && performance.now() - this.#toldAt > AGAIN && this.#mayAsk) return void this.#ask();
     if (isSeen()) this.emit("tick", state);
     if (threshold === null) return;
-    this.#warnings.tell(threshold);
+    this.#warnings.tell(state.remaining);
     this.emit("expiring", { ...state, threshold });
   }
 

@@ -10,7 +10,7 @@ export class Warnings {
   /** @type {number[] | null} */ #own;
   /** @type {Map<number, {sequence: number, deadline: string}>} */ #heard = new Map(); // by seconds
   /** @type {string | undefined} */ #deadline;
-  #told = Infinity;
+  #told = Infinity; // seconds that were left when somebody was last told: what was reached by then is known
 
   /** @param {number | number[]} [own] seconds, in place of those that the session says */
   constructor(own) {
@@ -44,9 +44,9 @@ export class Warnings {
     return reached.length ? Math.min(...reached) : null;
   }
 
-  /** It was told. @param {number} threshold seconds */
-  tell(threshold) {
-    this.#told = threshold;
+  /** It was told. @param {number} remaining seconds */
+  tell(remaining) {
+    this.#told = remaining;
   }
 
   /** @param {Session} session @returns {number[]} */
