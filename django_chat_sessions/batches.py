@@ -237,6 +237,8 @@ def answering(using: str, ids: Sequence[int]) -> list[int]:
 
 def roots(using: str, ids: Sequence[int]) -> dict[int, int]:
     """Return the roots of those of the sessions that have a parent or children."""
+    if not ids:
+        return {}
     sql = (
         f"SELECT s.id, COALESCE(s.root_id, s.id) FROM {SESSIONS}"
         f" WHERE {dialects.of(using).among.format(column='s.id', name='ids')} AND (s.parent_id IS NOT NULL"
@@ -253,6 +255,8 @@ def untold(using: str, ids: Sequence[int]) -> set[int]:
     To be asked of locked sessions: PostgreSQL, which waited for a row, looks again at that row alone, and not at what
     whoever held it has left in the outbox.
     """
+    if not ids:
+        return set()
     among = dialects.of(using).among.format(column="o.session_id", name="ids")
     sql = f"SELECT o.session_id FROM chat_sessions_outboxentry o WHERE {among} AND o.set_aside_at IS NULL"
     with connections[using].cursor() as cursor:
@@ -295,7 +299,7 @@ def live_below(using: str, ids: Sequence[int], size: int, *, waits: bool) -> lis
     among = dialect.among.format(column="c.parent_id", name="ids")
     sql = (
         f"{_BELOW.format(among=among)} SELECT s.id FROM {SESSIONS} WHERE s.id IN (SELECT id FROM below) AND {_LIVE}"
-        f" ORDER BY s.id LIMIT {int(size)}{dialect.skip.replace(' SKIP LOCKED', '') if waits else dialect.skip}"
+        f" ORDER BY s.id LIMIT {int(size)}{dialect.lock if waits else dialect.skip}"
     )
     with connections[using].cursor() as cursor:
         cursor.execute(sql, {"ids": dialects.integers(using, ids)})

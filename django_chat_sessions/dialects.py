@@ -24,12 +24,12 @@ class Dialect:
         now: the database's instant, under a row's lock; empty where the process's clock is the one.
         least, greatest: functions of several arguments.
         interval: an instant plus a number of minutes, as a template of ``at`` and ``minutes``.
-        instant: a parameter as an instant.
-        json: a parameter as JSON.
+        instant: a parameter as an instant, as a template of ``name``.
+        json: a parameter as JSON, as a template of ``name``.
         build, collect: functions that make a JSON object, a JSON array of rows.
         nested: a JSON value, kept as JSON when it is nested, as a template of ``value``.
         iso: an instant as ISO 8601 text, as a template of ``at``.
-        lock: what makes a query lock its rows.
+        lock: what makes a query lock the rows of ``s``.
         skip: the same, leaving out those that somebody else has locked.
         among: a condition that a column is among a parameter of many integers, as a template of ``column``, ``name``.
         seconds: from one instant to another, to the millisecond, as a template of ``start`` and ``end``.
@@ -56,13 +56,13 @@ POSTGRESQL = Dialect(
     least="LEAST",
     greatest="GREATEST",
     interval="({at} + make_interval(mins => {minutes}))",
-    instant="%s::timestamptz",
-    json="%s::jsonb",
+    instant="%({name})s::timestamptz",
+    json="%({name})s::jsonb",
     build="json_build_object",
     collect="json_agg",
     nested="{value}",
     iso="""to_char({at} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
-    lock=" FOR UPDATE",
+    lock=" FOR UPDATE OF s",
     skip=" FOR UPDATE OF s SKIP LOCKED",
     among="{column} = ANY(%({name})s)",
     seconds="round(extract(epoch FROM ({end} - {start}))::numeric, 3)",
@@ -74,8 +74,8 @@ SQLITE = Dialect(
     least="MIN",
     greatest="MAX",
     interval="django_format_dtdelta('+', {at}, ({minutes}) * 60000000)",
-    instant="%s",
-    json="%s",
+    instant="%({name})s",
+    json="%({name})s",
     build="json_object",
     collect="json_group_array",
     nested="json({value})",

@@ -13,6 +13,7 @@ from django.db import connections, transaction
 from django.db.models.signals import post_delete, pre_delete
 
 from . import conf, dialects, notifications
+from .batches import SESSIONS
 from .choices import APP_PREFIX, MESSAGE_TYPES, EventType
 from .log import erasing, tell_outbox
 from .models import Archive, ChatSession, OutboxEntry, Run, RunChunk, SessionEvent
@@ -126,9 +127,6 @@ def _is_referred_to() -> bool:
     return any(model not in _OURS for model in related) or any(signals)
 
 
-_SESSIONS = "chat_sessions_chatsession s"
-
-
 def _recording(using: str, data: str, columns: Mapping[str, str], *, told: bool) -> list[str]:
     """Return the statements that record one event in each of many locked sessions; the last one returns public ids.
 
@@ -144,13 +142,13 @@ def _recording(using: str, data: str, columns: Mapping[str, str], *, told: bool)
     sets = ", ".join(f"{name} = {value}" for name, value in {"last_sequence": "s.last_sequence + 1", **columns}.items())
     among = dialect.among.format(column="s.id", name="ids")
     update = f"UPDATE chat_sessions_chatsession AS s SET {sets} WHERE {among}"
-    now = dialect.instant.replace("%s", "%(now)s")
+    now = dialect.instant.format(name="now")
     if not dialects.is_postgresql(using):
         entry = f"{INSERT_ENTRY} SELECT s.id, s.last_sequence, t.value, 0, {now}, '', {now}"
-        entry += f" FROM {_SESSIONS}, json_each(%(subscribers)s) t WHERE {among}"
+        entry += f" FROM {SESSIONS}, json_each(%(subscribers)s) t WHERE {among}"
         event = f"{INSERT_EVENT} SELECT s.id, s.last_sequence, %(type)s, '', '', {data}, NULL, NULL, NULL, NULL, {now}"
-        event += f" FROM {_SESSIONS} WHERE {among}"
-        return [update, event, *([entry] if told else []), f"SELECT s.uuid FROM {_SESSIONS} WHERE {among}"]
+        event += f" FROM {SESSIONS} WHERE {among}"
+        return [update, event, *([entry] if told else []), f"SELECT s.uuid FROM {SESSIONS} WHERE {among}"]
     moved = f"{update} RETURNING s.id, s.uuid, s.last_sequence, {data}::jsonb AS data"
     event = (
         f"{INSERT_EVENT} SELECT s.id, s.last_sequence, %(type)s::text, '', '', s.data, NULL, NULL, NULL, NULL, {now}"

@@ -59,7 +59,7 @@ def archive_group(using: str, group: Group, budget: Budget) -> Iterator[int]:
         return _with_files(using, budget, due)
 
     def act(ids: list[int], now: datetime) -> int:
-        untold = batches.untold(using, ids) if ids else set[int]()
+        untold = batches.untold(using, ids)
         told = [pk for pk in ids if pk not in untold]
         _archive(using, told, now)
         return len(told)
@@ -156,11 +156,11 @@ def _archived(using: str, written: Written | None) -> logs.Same:
     columns = {
         "status": f"'{Status.ARCHIVED}'",
         "state": "'{}'",
-        "settled_at": dialect.instant.replace("%s", "%(now)s"),
+        "settled_at": dialect.instant.format(name="now"),
     }
     stored = {} if written is None else {"sha256": written.sha256, "events": written.events}
     data = json.dumps({"reason": "retention", "stored": written is not None, **stored})
-    said = dialect.json.replace("%s", "%(said)s")
+    said = dialect.json.format(name="said")
     return logs.Same(type=EventType.SESSION_ARCHIVED, data=said, columns=columns, parameters={"said": data})
 
 

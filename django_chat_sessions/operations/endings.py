@@ -96,7 +96,7 @@ def ended(session: ChatSession, now: datetime, reason: str) -> dict[str, Any]:
 def _ended_sql(using: str) -> logs.Same:
     """Say ``ended`` and ``figures.final`` in SQL."""
     dialect = dialects.of(using)
-    instant = dialect.instant.replace("%s", "%(now)s")
+    instant = dialect.instant.format(name="now")
     seconds = f"{dialect.greatest}(0.0, {dialect.seconds.format(start='s.created_at', end=instant)})"
     figures = (
         f"{dialect.build}('duration_seconds', {seconds}, 'message_count', s.message_count,"

@@ -42,10 +42,10 @@ def purge_group(using: str, group: Group, budget: Budget) -> Iterator[int]:
 
     def act(ids: list[int], now: datetime) -> int:
         """Delete the sessions that stand alone, and note the trees of the others."""
-        found = trees.roots(using, ids)
+        found = batches.roots(using, ids)
         roots.update(found.values())
         alone = [pk for pk in ids if pk not in found]
-        staying = batches.untold(using, alone) | batches.held_forks(using, alone) if alone else set[int]()
+        staying = batches.untold(using, alone) | batches.held_forks(using, alone)
         alone = [pk for pk in alone if pk not in staying]
         if alone:
             logs.remove(using, alone)

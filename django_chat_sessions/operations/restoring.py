@@ -97,16 +97,22 @@ def _skeleton(event: dict[str, Any]) -> list[Any]:
 def _write(session: ChatSession, events: list[dict[str, Any]]) -> None:
     using = writing.alias(session)
     sql = (
-        f"UPDATE chat_sessions_sessionevent SET content = %s, data = {dialects.of(using).json}, external_id = %s"
-        " WHERE session_id = %s AND sequence = %s"
+        "UPDATE chat_sessions_sessionevent SET content = %(content)s,"
+        f" data = {dialects.of(using).json.format(name='data')}, external_id = %(external_id)s"
+        " WHERE session_id = %(session)s AND sequence = %(sequence)s"
     )
     with connections[using].cursor() as cursor:
-        cursor.executemany(sql, [(*_content(event), session.pk, event["sequence"]) for event in events])
+        cursor.executemany(sql, [{**_content(event), "session": session.pk} for event in events])
 
 
-def _content(event: dict[str, Any]) -> tuple[str, str, str | None]:
+def _content(event: dict[str, Any]) -> dict[str, Any]:
     name = event["external_id"]
-    return hide(event["content"]), dialects.as_json(event["data"]), name if name is None else hide(name)
+    return {
+        "sequence": event["sequence"],
+        "content": hide(event["content"]),
+        "data": dialects.as_json(event["data"]),
+        "external_id": name if name is None else hide(name),
+    }
 
 
 # A thin twin for async code; the synchronous function is the truth.

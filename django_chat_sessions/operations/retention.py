@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ from .. import agents, batches, dialects
 from ..batches import Due
 from ..choices import LIVE, Cleanup, RetentionAction
 from ..fields import hide, unhide
-from ..models import ChatSession, OutboxEntry
+from ..models import ChatSession
 from ..rules.retention import KEPT, Retention
 
 #: What subscribers have yet to be told of it is not lost with a session, nor told without its content.
@@ -117,8 +117,7 @@ def fate(session: ChatSession, now: datetime) -> Fate | None:
 
 def is_told(session: ChatSession) -> bool:
     """Tell whether subscribers know all of a session."""
-    waiting = OutboxEntry.objects.using(session._state.db).filter(session=session, set_aside_at__isnull=True)
-    return not waiting.exists()
+    return not batches.untold(session._state.db or "default", [session.pk])
 
 
 def groups(
@@ -189,19 +188,21 @@ def count(using: str, now: datetime) -> Counter[str]:
     """Count the sessions with which the next sweeps deal, by what they do."""
     counted: Counter[str] = Counter()
     for group in groups(using, None, now):
-        counted[str(group.action)] += sum(found.number for found in batches.count(using, group.due(using, now), now))
+        counted[str(group.action)] += _number(using, [group.due(using, now)], now)
     return counted
 
 
 def waiting(using: str, action: RetentionAction) -> int:
     """Count the sessions to which that is not done yet, because subscribers have yet to be told of them."""
     now = dialects.now(using)
-    every = (group.due_but_waiting(using, now) for group in groups(using, action, now))
-    return sum(found.number for due in every for found in batches.count(using, due, now))
+    return _number(using, (group.due_but_waiting(using, now) for group in groups(using, action, now)), now)
 
 
 def held(using: str, action: RetentionAction) -> int:
     """Count the sessions to which that is not done because of a legal hold."""
     now = dialects.now(using)
-    every = (group.due_but_held(using, now) for group in held_groups(using, action, now))
+    return _number(using, (group.due_but_held(using, now) for group in held_groups(using, action, now)), now)
+
+
+def _number(using: str, every: Iterable[Due], now: datetime) -> int:
     return sum(found.number for due in every for found in batches.count(using, due, now))

@@ -47,19 +47,13 @@ class Member:
         group = self.group
         if not self.is_closed or group.action != RetentionAction.DELETE:
             return False
-        kept = group.kept.of(self.status)
-        return kept is not None and self.settled_at is not None and self.settled_at <= now - kept
+        return self.settled_at is not None and group.is_over(self.settled_at, now)
 
 
 #: Trees that are dealt with in one transaction, where they are small.
 TOGETHER = 100
 
 _NAMES = ("pk", "parent_id", "status", "application", "agent", "settled_at", "is_held", "is_told", "last_sequence")
-
-
-def roots(using: str, ids: Sequence[int]) -> dict[int, int]:
-    """Return the roots of those of the sessions that have a parent or children."""
-    return batches.roots(using, ids) if ids else {}
 
 
 def purge_all(using: str, tops: Sequence[int]) -> Iterator[int]:

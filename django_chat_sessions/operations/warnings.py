@@ -88,7 +88,7 @@ def event(using: str, agent: str, now: datetime) -> logs.Same:
 
 
 def _now(dialect: Dialect) -> str:
-    return dialect.instant.replace("%s", "%(now)s")
+    return dialect.instant.format(name="now")
 
 
 def _reached(dialect: Dialect, agent: str) -> str:
