@@ -39,12 +39,12 @@ def bound() -> int:
 
 def by_ranges(limit: int) -> list[str]:
     """Return the page's statements for ranges, with another bound."""
-    found = pages.blocks("sql", page=SCALING, after=RANGE, before=HASH)
+    found = pages.blocks("postgresql", page=SCALING, after=RANGE, before=HASH)
     return [block.code.replace("240000", str(limit)).replace("480000", str(limit + 240_000)) for block in found]
 
 
 def by_hash() -> list[str]:
-    return [block.code for block in pages.blocks("sql", page=SCALING, after=HASH)]
+    return [block.code for block in pages.blocks("postgresql", page=SCALING, after=HASH)]
 
 
 def partitions() -> set[str]:
